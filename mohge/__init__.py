@@ -1,0 +1,1 @@
+"""MoHGE: mixture-of-experts language models whose experts come in groups of different sizes."""

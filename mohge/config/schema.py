@@ -1,0 +1,347 @@
+"""The typed configuration: one frozen dataclass per Hydra group.
+
+Hydra composes YAML into a plain dict; `mohge.config.load.typed` validates that dict against these
+classes with pydantic. Nothing here imports torch, so that a wrong configuration is refused at once.
+A checkpoint stores the same content as a plain dict, and `typed` reads it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
+def config_class(cls: type[_T]) -> type[_T]:
+    """A frozen, keyword-only pydantic dataclass that refuses unknown keys."""
+    keys = ConfigDict(extra="forbid", populate_by_name=True)
+    return dataclass(frozen=True, kw_only=True, config=keys)(cls)  # type: ignore[return-value]
+
+
+@config_class
+class LatentAttentionConfig:
+    """Multi-head latent attention (DeepSeek-V2): keys and values are expanded from one low-rank vector."""
+
+    kv_rank: Positive = 512
+    """Width of the compressed key-value vector."""
+    nope_dim: Positive = 128
+    """Width per head of queries and keys that carries no position."""
+    rope_dim: Positive = 64
+    """Width per head of queries, and of the one shared key, that RoPE rotates; even."""
+    value_dim: Positive = 128
+    """Width per head of values."""
+
+
+@config_class
+class ModelConfig:
+    """Width, depth, attention, vocabulary and context of the transformer."""
+
+    name: str
+    """Name of the size, for tables and run names."""
+    vocab_size: Positive
+    """Rows of the embedding, and the size of a tokenizer trained for this model."""
+    context: Positive
+    """Longest sequence in tokens."""
+    d_model: Positive
+    """Width of the residual stream (D)."""
+    layers: Positive
+    """Number of transformer blocks."""
+    heads: Positive
+    """Query heads."""
+    kv_heads: Positive
+    """Key and value heads of grouped-query attention; divides `heads`. Latent attention ignores it."""
+    attention: Literal["gqa", "mla"] = "gqa"
+    """Grouped-query or multi-head latent attention."""
+    mla: LatentAttentionConfig = field(default_factory=LatentAttentionConfig)
+    """Dimensions of latent attention; used when `attention` is mla."""
+    rope_base: Annotated[float, Field(gt=0)] = 10000.0
+    """Base of the rotary frequencies."""
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Epsilon of RMSNorm."""
+    tied_head: bool = True
+    """Whether the output head shares the embedding's weights."""
+    init_std: Annotated[float, Field(gt=0)] = 0.02
+    """Standard deviation of weights at initialisation; projections into the residual stream get it
+    divided by sqrt(2 * layers)."""
+    activation_checkpointing: bool = False
+    """Recompute attention and experts in the backward pass instead of keeping their activations."""
+
+
+@config_class
+class ExpertsConfig:
+    """The expert pool of each MoE layer. No widths means a dense model made of the shared experts alone."""
+
+    widths: tuple[Positive, ...] = ()
+    """Hidden width of each group's SwiGLU experts, not decreasing (W_g)."""
+    groups: NonNegative | None = None
+    """Number of width groups (G); derived from `widths`, and checked against it when given."""
+    per_group: NonNegative = 0
+    """Experts in each group (N)."""
+    shared: NonNegative = 0
+    """Experts that every token passes through."""
+    shared_width: NonNegative = 0
+    """Hidden width of each shared expert."""
+    kernel: Literal["loop", "grouped"] = "grouped"
+    """How experts are computed: `loop` is the slow reference, `grouped` one product per width group."""
+
+    @property
+    def num_groups(self) -> int:
+        """G."""
+        return len(self.widths)
+
+    @property
+    def num_experts(self) -> int:
+        """E = G * N, per layer."""
+        return len(self.widths) * self.per_group
+
+
+@config_class
+class RouterConfig:
+    """How a token picks experts."""
+
+    kind: Literal["two_level", "top_k", "none"]
+    """Groups first and then experts (MoHGE), one flat choice (standard MoE), or no routing (dense)."""
+    group_top_k: NonNegative | None = None
+    """Groups per token (K_g); two_level only."""
+    expert_top_k: NonNegative = 0
+    """Routed experts per token (K_e), taken over all selected groups together."""
+    group_score: Literal["softmax", "sigmoid"] = "softmax"
+    """Score function of the group logits; two_level only."""
+    expert_weighting: Literal["renormalize", "post_softmax"] = "renormalize"
+    """Weights of the chosen experts: probabilities divided by their sum, or, as in the released code, a
+    softmax over those probabilities, which makes them nearly uniform."""
+
+
+@config_class
+class LossConfig:
+    """Auxiliary losses. Each is summed over layers, weighted, and added to the cross-entropy."""
+
+    group_weight: Weight = 0.0
+    """Weight of the group-wise loss, which steers tokens to small experts (alpha_group)."""
+    group_start: Fraction = 0.5
+    """Fraction of training after which the group-wise loss is switched on."""
+    width_interval: Annotated[float, Field(gt=0)] | None = None
+    """Interval of the size weights r_g = (W_g - W_min + interval) / interval. Unset, it is chosen so
+    that r spans 1 to 1.875, as in the released recipe."""
+    intra_weight: Weight = 0.0
+    """Weight of the intra-group loss, which balances experts of one width (alpha_intra)."""
+    balance_weight: Weight = 0.0
+    """Weight of the Switch balance loss over all experts."""
+    z_weight: Weight = 0.0
+    """Weight of the z-loss on router logits."""
+    scope: Literal["micro_batch", "global_batch"] = "micro_batch"
+    """Tokens over which the balance losses count how often an expert was picked: those of the
+    micro-batch, or all of the optimizer step so far, over all ranks."""
+
+
+@config_class
+class ParallelConfig:
+    """How the model is spread over processes."""
+
+    name: Literal["single"] = "single"
+    """One process."""
+
+
+@config_class
+class DataConfig:
+    """Corpus, tokenizer, context and batch."""
+
+    target: Annotated[str, Field(alias="_target_")]
+    """Class of the LightningDataModule; it is called with this configuration."""
+    name: Literal["python_stdlib", "text_files", "debian_docs", "hf"]
+    """Kind of corpus."""
+    path: str | None = None
+    """text_files: a file, folder or glob. hf: a dataset of the hub, or a local folder."""
+    subset: str | None = None
+    """hf: name of the dataset's configuration."""
+    split: str = "train"
+    """hf: split to read."""
+    text_field: str = "text"
+    """hf and .jsonl files: field that holds the text."""
+    domain_field: str | None = None
+    """hf and .jsonl files: field that names a document's domain."""
+    max_bytes: Positive | None = None
+    """Read at most this many bytes of text, spread over the domains in proportion."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of documents held out, chosen by a hash of their source."""
+    tokenizer: str | None = None
+    """A tokenizer.json (byte-level BPE) to use; unset, one of `vocab_size` entries is trained."""
+    vocab_size: Positive
+    """Entries of a tokenizer trained on the corpus."""
+    context: Positive
+    """Tokens per training sequence."""
+    batch_sequences: Positive
+    """Sequences in each micro-batch."""
+    workers: NonNegative = 0
+    """Loader processes; the order of batches does not depend on it."""
+    cache_dir: str
+    """Folder of prepared corpora."""
+
+
+@config_class
+class OptimConfig:
+    """AdamW and its learning-rate schedule."""
+
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Peak learning rate."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: Weight = 0.1
+    """Decoupled decay of matrices; norms, biases and embeddings have none."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Cosine decay, or warm-up, stable, linear decay."""
+    warmup_fraction: Fraction = 0.02
+    """Share of the steps in which the rate rises linearly."""
+    decay_fraction: Fraction = 0.2
+    """wsd: share of the steps, at the end, in which the rate falls."""
+    final_lr: Fraction = 0.1
+    """Rate at the last step, as a share of `lr`."""
+
+
+@config_class
+class TrainerConfig:
+    """Length, hardware, precision, and how often to look, validate and save."""
+
+    max_steps: Positive | None = None
+    """Optimizer steps; with `max_tokens` too, whichever comes first."""
+    max_tokens: Positive | None = None
+    """Training tokens, rounded up to whole steps."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Hardware to run on."""
+    devices: Positive = 1
+    """Processes; parallel=single runs one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 keeps weights in fp32 and computes matrix products in bfloat16."""
+    accumulate: Positive = 1
+    """Micro-batches per optimizer step."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; null for no clipping."""
+    val_every: Positive = 100
+    """Steps between validations; the last step is always validated."""
+    val_sequences: Positive = 64
+    """Held-out sequences of each domain, at most, per validation."""
+    log_every: Positive = 10
+    """Steps between records of metrics."""
+    checkpoint_every: Positive = 100
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints to keep."""
+
+
+@config_class
+class CallbackConfig:
+    """A callback that has no settings but its class."""
+
+    target: Annotated[str, Field(alias="_target_")]
+    """Class of the callback."""
+
+
+@config_class
+class CallbacksConfig:
+    """What watches a run; null switches one off."""
+
+    routing: CallbackConfig | None = None
+    """Load of experts and groups, measured active parameters."""
+    throughput: CallbackConfig | None = None
+    """Tokens per second and time left."""
+    progress: CallbackConfig | None = None
+    """The progress bar."""
+    plots: CallbackConfig | None = None
+    """Pictures of losses, group shares and expert load at the end of the run."""
+
+
+@config_class
+class LoggerConfig:
+    """Where metrics go, beside metrics.jsonl in the run's folder."""
+
+    name: Literal["mlflow", "csv", "none"]
+    """Kind of logger."""
+    target: Annotated[str | None, Field(alias="_target_")] = None
+    """Factory of the Lightning logger; it is called with this configuration and the run's facts."""
+    tracking_uri: str | None = None
+    """mlflow: store or server."""
+    experiment: str = "mohge"
+    """mlflow: name of the experiment."""
+    run_name: str | None = None
+    """mlflow: name of the run; by default model, arch and seed."""
+
+
+@config_class
+class PathsConfig:
+    """Folders."""
+
+    output_dir: str = "outputs"
+    """Parent of the runs' folders."""
+    run_dir: str | None = None
+    """Folder of this run; by default a new one under `output_dir`."""
+    cache_dir: str = "~/.cache/mohge"
+    """Prepared corpora and downloads, shared between runs."""
+
+
+@config_class
+class ComparisonConfig:
+    """Several runs in one command, and what is made of them."""
+
+    target: Annotated[str, Field(alias="_target_")]
+    """Function that compares the finished runs' folders."""
+    arms: dict[str, list[str]]
+    """Overrides of each run, by its name."""
+    baseline: str
+    """Name of the run that the others are compared with."""
+
+
+@config_class
+class TrainConfig:
+    """All that mohge-train reads."""
+
+    model: ModelConfig
+    arch_name: str
+    """Name of the architecture preset, for tables and run names."""
+    experts: ExpertsConfig
+    router: RouterConfig
+    loss: LossConfig
+    parallel: ParallelConfig
+    data: DataConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    paths: PathsConfig
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1234
+    """Seed of weights, and of the order of data."""
+    resume: str | None = None
+    """Run folder to continue."""
+    comparison: ComparisonConfig | None = None
+    """Set by experiments that train several runs."""
+
+
+@config_class
+class PlanConfig(TrainConfig):
+    """All that mohge-plan reads."""
+
+    format: Literal["table", "json"] = "table"
+    """What to print."""
+    output: str | None = None
+    """File for the JSON result."""
+
+
+@config_class
+class PrepareConfig(TrainConfig):
+    """All that mohge-prepare reads."""
+
+    format: Literal["table", "json"] = "table"
+    """What to print."""
+    output: str | None = None
+    """File for the JSON result."""
