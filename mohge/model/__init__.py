@@ -1,0 +1,1 @@
+"""The decoder transformer: attention, feed-forward, rotary positions, and their initialisation."""
