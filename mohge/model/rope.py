@@ -1,0 +1,64 @@
+"""Rotary position embedding (Su et al., arXiv 2104.09864).
+
+Shapes: B batch, H heads, S sequence, R rotated width per head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RotaryTable(NamedTuple):
+    """Cosines and sines of the angle of every position and frequency, each (S, R/2)."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotary_table(
+    length: int, width: int, base: float, *, dtype: torch.dtype, device: torch.device
+) -> RotaryTable:
+    """Angles `position * base ** (-2 i / R)` for positions 0 to `length - 1` and i < R/2.
+
+    The model makes the table anew in every forward pass. That costs next to nothing, and a table kept as
+    a buffer would be garbage after construction on the meta device.
+
+    Args:
+        length: S.
+        width: R, even.
+        base: Base of the frequencies.
+        dtype: Type of the result; the angles themselves are computed in float64.
+        device: Where to make it.
+
+    Raises:
+        ValueError: `width` is odd.
+    """
+    if width % 2:
+        raise ValueError(f"RoPE rotates pairs, so its width must be even, not {width}")
+    exponents = torch.arange(0, width, 2, dtype=torch.float64, device=device) / width
+    positions = torch.arange(length, dtype=torch.float64, device=device)
+    angles = torch.outer(positions, base**-exponents)
+    return RotaryTable(angles.cos().to(dtype), angles.sin().to(dtype))
+
+
+def rotate(x_BHSR: Tensor, table: RotaryTable) -> Tensor:
+    """Rotate dimension i of each head together with dimension i + R/2 (the "half" pairing of GPT-NeoX).
+
+    The rotation is computed in the wider of the two types and returned in that of `x_BHSR`, so that
+    positions stay exact under bfloat16 autocast.
+
+    Args:
+        x_BHSR: Queries or keys.
+        table: Angles of the S positions.
+
+    Returns:
+        (B, H, S, R).
+    """
+    first, second = x_BHSR.chunk(2, dim=-1)
+    rotated = torch.cat(
+        (first * table.cos - second * table.sin, second * table.cos + first * table.sin), dim=-1
+    )
+    return rotated.to(x_BHSR.dtype)

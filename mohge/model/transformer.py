@@ -1,0 +1,140 @@
+"""The decoder language model.
+
+Shapes: B batch, S sequence, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mohge.config.schema import ExpertsConfig, ModelConfig, RouterConfig, TrainConfig
+from mohge.model.attention import GroupedQueryAttention, LatentAttention
+from mohge.model.feed_forward import SwiGLU
+from mohge.model.flop_formulas import register_flop_formulas
+from mohge.model.rope import RotaryTable, rotary_table
+from mohge.moe.decision import RoutingDecision
+from mohge.moe.layer import MoELayer
+
+register_flop_formulas()
+
+
+class ModelOutput(NamedTuple):
+    """What the language model returns (a tuple, so that FSDP and checkpointing see its tensors)."""
+
+    logits_BSV: Tensor
+    """Scores of the next token at each position."""
+    decisions: tuple[RoutingDecision, ...]
+    """Routing of the B * S tokens, one decision per layer; empty for a dense model."""
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: attention, then a MoE layer or a dense SwiGLU, each added to the residual stream."""
+
+    def __init__(self, model: ModelConfig, experts: ExpertsConfig, router: RouterConfig) -> None:
+        super().__init__()
+        self.checkpointing = model.activation_checkpointing
+        self.attention_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        self.attention: GroupedQueryAttention | LatentAttention = (
+            LatentAttention(model) if model.attention == "mla" else GroupedQueryAttention(model)
+        )
+        self.ffn_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        self.ffn: MoELayer | SwiGLU = (
+            SwiGLU(model.d_model, experts.shared * experts.shared_width)
+            if router.kind == "none"
+            else MoELayer(model.d_model, experts, router)
+        )
+
+    def forward(self, x_BSD: Tensor, table: RotaryTable) -> tuple[Tensor, RoutingDecision | None]:
+        """Return the residual stream after the block, and the decision of its router if it has one."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return self._forward_with_recomputation(x_BSD, table)
+        x_BSD = self._attend(x_BSD, table)
+        h_BSD = self.ffn_norm(x_BSD)
+        if isinstance(self.ffn, SwiGLU):
+            return x_BSD + self.ffn(h_BSD), None
+        y_BSD, decision = self.ffn(h_BSD)
+        return x_BSD + y_BSD, decision
+
+    def _attend(self, x_BSD: Tensor, table: RotaryTable) -> Tensor:
+        return x_BSD + self.attention(self.attention_norm(x_BSD), table)
+
+    def _forward_with_recomputation(
+        self, x_BSD: Tensor, table: RotaryTable
+    ) -> tuple[Tensor, RoutingDecision | None]:
+        """The same, keeping for the backward pass only what enters attention and feed-forward network.
+
+        The router runs outside the recomputed regions: a second run could pick other experts than those
+        whose outputs the loss has seen, for instance on a tie or under a nondeterministic kernel.
+        """
+        x_BSD = checkpoint(self._attend, x_BSD, table, use_reentrant=False)
+        h_BSD = self.ffn_norm(x_BSD)
+        if isinstance(self.ffn, SwiGLU):
+            return x_BSD + checkpoint(self.ffn, h_BSD, use_reentrant=False), None
+        decision = self.ffn.route(h_BSD)
+        y_BSD = checkpoint(self.ffn.apply, h_BSD, decision, use_reentrant=False)
+        return x_BSD + y_BSD, decision
+
+
+class TransformerLM(nn.Module):
+    """Decoder-only language model with a MoE layer or a dense feed-forward network in each block.
+
+    Construction fills weights with PyTorch's defaults: call `initialize` before training.
+
+    Args:
+        model: Width, depth, attention, vocabulary.
+        experts: Pool of experts of each layer; `shared` * `shared_width` is the width of a dense model.
+        router: How a token picks experts; kind none makes the model dense.
+
+    Raises:
+        ValueError: Dimensions that do not divide.
+    """
+
+    def __init__(self, model: ModelConfig, experts: ExpertsConfig, router: RouterConfig) -> None:
+        super().__init__()
+        self.config = model
+        self.embedding = nn.Embedding(model.vocab_size, model.d_model)
+        self.blocks = nn.ModuleList(TransformerBlock(model, experts, router) for _ in range(model.layers))
+        self.final_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        if not model.tied_head:
+            self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
+
+    def forward(self, tokens_BS: Tensor) -> ModelOutput:
+        """Score the next token at every position.
+
+        Args:
+            tokens_BS: Token ids, int64, of any length S up to the context (B, S).
+
+        Raises:
+            ValueError: The sequence is longer than `model.context`.
+        """
+        length = tokens_BS.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"{length} tokens exceed the context, model.context={self.config.context}")
+        x_BSD = self.embedding(tokens_BS)
+        table = self._rotary_table(length, x_BSD)
+        decisions: list[RoutingDecision] = []
+        for block in self.blocks:
+            x_BSD, decision = block(x_BSD, table)
+            if decision is not None:
+                decisions.append(decision)
+        x_BSD = self.final_norm(x_BSD)
+        logits_BSV = F.linear(x_BSD, self.embedding.weight) if self.config.tied_head else self.head(x_BSD)
+        return ModelOutput(logits_BSV, tuple(decisions))
+
+    def _rotary_table(self, length: int, like: Tensor) -> RotaryTable:
+        attention = self.blocks[0].get_submodule("attention")
+        assert isinstance(attention, GroupedQueryAttention | LatentAttention)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return rotary_table(
+            length, attention.rotary_width, self.config.rope_base, dtype=dtype, device=like.device
+        )
+
+
+def build_model(cfg: TrainConfig) -> TransformerLM:
+    """Build the model of a run, not yet initialised; under `torch.device("meta")` nothing is allocated."""
+    return TransformerLM(cfg.model, cfg.experts, cfg.router)
