@@ -13,3 +13,11 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that failed by itself, for instance through a non-finite loss. Commands exit with status 1."""
+
+
+class Interrupted(Exception):  # noqa: N818  (it is not an error: the run saved its state and left)
+    """A run that was asked to stop by a signal, and has saved its state."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

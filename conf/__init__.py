@@ -1,0 +1,1 @@
+"""Hydra configuration: every key that a user may override, with a comment."""

@@ -1,0 +1,88 @@
+"""What every command shares: composing, validating, and turning failures into sentences and exit statuses.
+
+Exit status: 0 done, 1 a failure of the run itself, 2 wrong input; 130 and 143 after Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mohge.config.load import explain_hydra, typed
+from mohge.config.schema import TrainConfig
+from mohge.errors import Interrupted, RunError, UserError
+
+C = TypeVar("C", bound=TrainConfig)
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], None]) -> None:
+    """Composes `conf/<config_name>.yaml` with the command line, validates it, and calls `run`.
+
+    Args:
+        config_name: primary configuration.
+        schema: its class.
+        run: the program; it gets the typed configuration and the command line's overrides.
+    """
+    wants_traceback = os.environ.get(_FULL_ERROR) == "1"
+    os.environ[_FULL_ERROR] = "1"  # Hydra then raises instead of printing its own report
+
+    def guarded(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            if wants_traceback:
+                traceback.print_exc()
+            sys.exit(_report(error, schema))
+        except KeyboardInterrupt:
+            sys.exit(_say("interrupted", 128 + signal.SIGINT))
+
+    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)
+    def task(config: DictConfig) -> None:
+        # Guarded here too: an exception that crosses Hydra gets a second report from it, an exit does not.
+        guarded(lambda: run(typed(schema, config), list(HydraConfig.get().overrides.task)))
+
+    guarded(task)
+
+
+def _report(error: Exception, schema: type) -> int:
+    """Prints one sentence for an expected failure, a traceback for others, and returns the exit status."""
+    if isinstance(error, UserError):
+        return _say(str(error), 2)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _say(explain_hydra(error, schema), 2)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        where = error.filename or "a file"
+        return _say(f"cannot write {where}: {error.strerror}; free space or give another folder", 2)
+    if isinstance(error, Interrupted):
+        return _say(str(error), 128 + error.signal)
+    if isinstance(error, RunError):
+        return _say(str(error), 1)
+    if type(error) is ValueError and _raised_by_hydra(error):
+        return _say(str(error), 2)
+    traceback.print_exception(error)
+    return 1
+
+
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra's own code raised: it uses bare ValueErrors for some malformed overrides."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).startswith("hydra.")
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"error: {sentence}" if status < 128 else sentence, file=sys.stderr)
+    return status

@@ -1,0 +1,204 @@
+"""Checks across keys, run before anything heavy is imported.
+
+Each check raises `UserError` with one sentence that names the key, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from mohge.config.schema import ExpertsConfig, ModelConfig, TrainConfig
+from mohge.errors import UserError
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses combinations that cannot work.
+
+    Raises:
+        UserError: the first contradiction found.
+    """
+    _check_attention(config.model)
+    _check_experts(config.experts)
+    _check_router(config)
+    _check_losses(config)
+    _check_data(config)
+    _check_trainer(config)
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UserError(sentence)
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
+
+
+def _check_attention(model: ModelConfig) -> None:
+    if model.attention == "mla":
+        _require(
+            model.mla.rope_dim % 2 == 0,
+            f"model.mla.rope_dim={model.mla.rope_dim} is odd, and RoPE rotates pairs: use "
+            f"{model.mla.rope_dim + 1}",
+        )
+        return
+    _require(
+        model.d_model % model.heads == 0,
+        f"model.heads={model.heads} does not divide model.d_model={model.d_model}: choose one of "
+        f"{_divisors(model.d_model)}",
+    )
+    _require(
+        model.heads % model.kv_heads == 0,
+        f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}: choose one of "
+        f"{_divisors(model.heads)}",
+    )
+    head_dim = model.d_model // model.heads
+    _require(
+        head_dim % 2 == 0,
+        f"model.heads={model.heads} gives heads of odd width {head_dim}, and RoPE rotates pairs: choose "
+        f"model.heads so that model.d_model / model.heads is even",
+    )
+
+
+def _check_experts(experts: ExpertsConfig) -> None:
+    widths = list(experts.widths)
+    _require(
+        experts.groups is None or experts.groups == len(widths),
+        f"experts.groups={experts.groups} disagrees with experts.widths={widths}, which has {len(widths)}: "
+        f"leave experts.groups out or set it to {len(widths)}",
+    )
+    _require(
+        widths == sorted(widths),
+        f"experts.widths={widths} is not in increasing order: write {sorted(widths)}",
+    )
+    _require(
+        bool(widths) == bool(experts.per_group),
+        f"experts.per_group={experts.per_group} with experts.widths={widths} makes no experts: "
+        + ("give experts.per_group at least 1" if widths else "give experts.widths, or experts.per_group=0"),
+    )
+    _require(
+        bool(experts.shared) == bool(experts.shared_width),
+        f"experts.shared={experts.shared} with experts.shared_width={experts.shared_width} is half a shared "
+        f"expert: set both or neither",
+    )
+    if experts.kernel == "grouped":
+        odd = [width for width in widths if width % 8]
+        _require(
+            not odd,
+            f"experts.widths={widths} with experts.kernel=grouped: {odd[0] if odd else 0} is not a multiple "
+            f"of 8, which the grouped product needs: round the widths or use experts.kernel=loop",
+        )
+
+
+def _check_router(config: TrainConfig) -> None:
+    router, experts = config.router, config.experts
+    if router.kind == "none":
+        _require(
+            not experts.widths,
+            f"router.kind=none leaves the experts of experts.widths={list(experts.widths)} unused: choose "
+            f"router.kind=top_k or two_level, or experts.widths=[] experts.per_group=0",
+        )
+        _require(
+            experts.shared > 0,
+            "router.kind=none with experts.shared=0 leaves layers without a feed-forward part: set "
+            "experts.shared and experts.shared_width",
+        )
+        return
+    _require(
+        bool(experts.widths),
+        f"router.kind={router.kind} has no experts to choose from: give experts.widths and "
+        f"experts.per_group, or use arch=dense",
+    )
+    _require(
+        router.expert_top_k > 0, "router.expert_top_k=0 picks no expert: use at least 1, or router.kind=none"
+    )
+    if router.kind == "top_k":
+        _require(
+            router.group_top_k is None,
+            f"router.group_top_k={router.group_top_k} has no effect with router.kind=top_k: set it to null or "
+            f"use router.kind=two_level",
+        )
+        reachable, scope = experts.num_experts, f"{experts.num_experts} experts"
+    else:
+        groups = experts.num_groups
+        _require(
+            router.group_top_k is not None and 1 <= router.group_top_k <= groups,
+            f"router.group_top_k={router.group_top_k} is not possible with {groups} groups: choose 1 to {groups}",
+        )
+        assert router.group_top_k is not None
+        reachable = router.group_top_k * experts.per_group
+        scope = f"{router.group_top_k} groups of {experts.per_group}"
+    _require(
+        router.expert_top_k <= reachable,
+        f"router.expert_top_k={router.expert_top_k} is above what is reachable, {scope}: choose at most {reachable}",
+    )
+
+
+def _check_losses(config: TrainConfig) -> None:
+    loss, kind = config.loss, config.router.kind
+    for name in ("group_weight", "intra_weight"):
+        value = getattr(loss, name)
+        _require(
+            value == 0 or kind == "two_level",
+            f"loss.{name}={value} needs router.kind=two_level, and it is {kind}: set it to 0 or use arch=mohge",
+        )
+    for name in ("balance_weight", "z_weight"):
+        value = getattr(loss, name)
+        _require(
+            value == 0 or kind != "none",
+            f"loss.{name}={value} needs a router, and router.kind=none: set it to 0 or use loss=none",
+        )
+
+
+def _check_data(config: TrainConfig) -> None:
+    data, model = config.data, config.model
+    _require(
+        data.context <= model.context,
+        f"data.context={data.context} is longer than model.context={model.context}: use at most that",
+    )
+    _require(
+        data.vocab_size <= model.vocab_size,
+        f"data.vocab_size={data.vocab_size} is more than the model's model.vocab_size={model.vocab_size}: "
+        f"use at most that",
+    )
+    _require(
+        data.tokenizer is not None or data.vocab_size >= 300,
+        f"data.vocab_size={data.vocab_size} is too small: a byte-level tokenizer needs at least 300 entries",
+    )
+    if data.name in ("python_stdlib", "debian_docs"):
+        _require(
+            data.path is None,
+            f"data.path={data.path} has no effect with data={data.name}: leave it out, or use data=text_files",
+        )
+    elif data.path is None:
+        example = "data.path=my_texts" if data.name == "text_files" else "data.path=roneneldan/TinyStories"
+        raise UserError(f"data.path has no value, and data={data.name} needs one: for instance {example}")
+    if data.name == "text_files" and data.path is not None:
+        path = os.path.expanduser(data.path)
+        found = os.path.exists(path) or glob.glob(path, recursive=True)
+        _require(bool(found), f"data.path={data.path} does not exist: give a file, a folder or a glob of text files")
+    if data.tokenizer is not None:
+        _require(
+            Path(data.tokenizer).expanduser().is_file(),
+            f"data.tokenizer={data.tokenizer} does not exist: give the path of a tokenizer.json, or null to train one",
+        )
+
+
+def _check_trainer(config: TrainConfig) -> None:
+    trainer = config.trainer
+    _require(
+        trainer.max_steps is not None or trainer.max_tokens is not None,
+        "trainer.max_steps and trainer.max_tokens are both null: give one, for instance trainer.max_tokens=1e6",
+    )
+    _require(
+        trainer.devices == 1,
+        f"trainer.devices={trainer.devices} does not fit parallel=single, which runs one process: use trainer.devices=1",
+    )
+    optim = config.optim
+    _require(
+        optim.warmup_fraction + (optim.decay_fraction if optim.schedule == "wsd" else 0) <= 1,
+        f"optim.warmup_fraction={optim.warmup_fraction} and optim.decay_fraction={optim.decay_fraction} add up to "
+        f"more than 1: lower one",
+    )

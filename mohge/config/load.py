@@ -1,0 +1,147 @@
+"""From a composed Hydra tree to the typed configuration, with errors a user can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.resources
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from mohge.config.checks import check
+from mohge.config.schema import TrainConfig
+from mohge.errors import UserError
+
+C = TypeVar("C", bound=TrainConfig)
+
+
+def typed(schema: type[C], tree: DictConfig | Mapping[str, Any]) -> C:
+    """Validates a configuration tree.
+
+    Args:
+        schema: class of the whole configuration, such as `TrainConfig`.
+        tree: what Hydra composed, or the plain dict that a checkpoint or a run folder stores.
+
+    Raises:
+        UserError: an unknown key, a wrong type, or keys that contradict each other.
+    """
+    if isinstance(tree, DictConfig):
+        try:
+            plain = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise UserError(explain_hydra(error, schema)) from error
+    else:
+        plain = dict(tree)
+    try:
+        config = TypeAdapter(schema).validate_python(plain)
+    except ValidationError as error:
+        raise UserError(_explain_validation(error, schema)) from error
+    check(config)
+    return config
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain dicts, lists and scalars: what run folders and checkpoints store."""
+    return TypeAdapter(type(config)).dump_python(config, by_alias=True, mode="json")
+
+
+def known_keys(schema: type) -> list[str]:
+    """Every key of a configuration class, dotted: `model.d_model`, …"""
+    hints = typing.get_type_hints(schema, include_extras=True)
+    keys = []
+    for field in dataclasses.fields(schema):
+        name = field.name if field.name != "target" else "_target_"
+        keys.append(name)
+        hint = hints[field.name]
+        for candidate in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(candidate):
+                keys += [f"{name}.{key}" for key in known_keys(typing.cast(type, candidate))]
+    return keys
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean X?` when a choice resembles the word, else the empty string."""
+    choices = list(choices)
+    by_leaf = {choice.rpartition(".")[2]: choice for choice in reversed(choices)}
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.8)
+    if not near:  # right name, wrong or missing group: group_top_k for router.group_top_k
+        near = [by_leaf[leaf] for leaf in difflib.get_close_matches(word.rpartition(".")[2], by_leaf, n=1)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) -> str:
+    """One sentence for an error of composition."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.partition("/")
+        options = sorted({*group_choices(group), *map(str, error.options or ())})
+        listed = f"choose one of {', '.join(options)}" if options else "see --help for the groups"
+        return f"{group}={choice} is not a choice: {listed}{did_you_mean(choice, options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is not an override: write key=value, and quote values with spaces or commas"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
+    if isinstance(error, InterpolationKeyError):
+        return f"{error.full_key} refers to a key that does not exist: {error.msg or text}".splitlines()[0]
+    unknown = re.match(r"Could not (?:override|append|delete).*?'\+*([^']+)'", text)
+    if isinstance(error, ConfigCompositionException) and unknown:
+        return unknown_key(unknown.group(1).partition("@")[0], schema)
+    cause = error.__cause__ or error.__context__
+    return text.strip().split("\n")[0] or f"the configuration cannot be composed: {cause}"
+
+
+def group_choices(group: str) -> list[str]:
+    """Choices of a Hydra group that come with the package, such as `nano/mohge` of `experts`."""
+    folder = Path(str(importlib.resources.files("conf"))) / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def unknown_key(key: str, schema: type) -> str:
+    """One sentence for a key that does not exist."""
+    hint = did_you_mean(key, known_keys(schema)) or "; --help lists the groups, --cfg job all keys"
+    return f"unknown key {key}{hint}"
+
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list such as [64,128]",
+    "finite_number": "a finite number",
+    "dataclass_type": "a group of keys",
+    "dataclass_exact_type": "a group of keys",
+}
+
+
+def _explain_validation(error: ValidationError, schema: type) -> str:
+    first, *others = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
+    key = ""
+    for part in first["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    kind = first["type"]
+    if kind == "unexpected_keyword_argument":
+        sentence = unknown_key(key, schema)
+    elif kind == "missing":
+        sentence = f"{key} has no value: give one with {key}=VALUE"
+    else:
+        expected = _EXPECTED.get(kind) or first["msg"].removeprefix("Input should be ")
+        sentence = f"{key}={first['input']!r} is not valid: it should be {expected}"
+    return sentence + (f" (and {len(others)} more)" if others else "")
