@@ -1,0 +1,239 @@
+"""Routers: from a token to its experts.
+
+Shapes: T tokens, D model width, K experts per token, E experts, G groups, N experts per group (E = G * N),
+S groups selected per token (K_g).
+
+The arithmetic is in pure functions of logits, float64 in, float64 out; the modules hold the weights that
+make the logits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mohge.config.schema import ExpertsConfig, RouterConfig
+from mohge.moe.decision import RoutingDecision
+
+GroupScore = Literal["softmax", "sigmoid"]
+ExpertWeighting = Literal["renormalize", "post_softmax"]
+
+
+def two_level_route(
+    group_logits_TG: Tensor,
+    expert_logits_TE: Tensor,
+    *,
+    group_top_k: int,
+    expert_top_k: int,
+    group_score: GroupScore = "softmax",
+    expert_weighting: ExpertWeighting = "renormalize",
+) -> RoutingDecision:
+    """Pick K_g groups per token, then K experts over all of those groups together.
+
+    p_e = softmax_in_group(expert logits)_e * group weight, renormalised over E. The weights of the selected
+    groups are their scores divided by the scores' sum (a single sigmoid score is kept as it is). With
+    K_g = 1 the group weight cancels in p: the group router then learns from the auxiliary losses alone.
+
+    Source: MoHGE, arXiv 2604.23108, two-level routing; `expert_weighting="post_softmax"` is the released
+    code's. As there, the scores of groups and the post-softmax are computed in float32 even for float64
+    logits; all else is in the dtype of the logits.
+
+    Args:
+        group_logits_TG: logits of the groups.
+        expert_logits_TE: logits of the experts, group-major.
+        group_top_k: K_g, groups per token.
+        expert_top_k: K, experts per token, out of the K_g * N of the selected groups.
+        group_score: score of a group logit.
+        expert_weighting: weights of the chosen experts: p divided by its sum over them, or a softmax of p
+            over them.
+
+    Raises:
+        ValueError: if a top-k is out of reach, experts do not divide into the groups, or a name is unknown.
+    """
+    T, G = group_logits_TG.shape
+    N = _experts_per_group(expert_logits_TE.shape[1], G)
+    if not 1 <= group_top_k <= G:
+        raise ValueError(f"group_top_k={group_top_k} is not between 1 and the {G} groups")
+    if not 1 <= expert_top_k <= group_top_k * N:
+        raise ValueError(
+            f"expert_top_k={expert_top_k} is not between 1 and the {group_top_k * N} experts "
+            f"of a token's groups (group_top_k={group_top_k} times {N} per group)"
+        )
+
+    # Both scores grow with the logit, so the choice is made on logits, which do not saturate.
+    selected_TS, group_ids_TS = group_logits_TG.topk(group_top_k, dim=1)
+    scores_TS = _group_scores(selected_TS, group_score).to(expert_logits_TE.dtype)
+    group_weights_TG = torch.zeros_like(group_logits_TG).scatter(1, group_ids_TS, scores_TS)
+    group_mask_TG = torch.zeros_like(group_logits_TG, dtype=torch.bool).scatter_(1, group_ids_TS, True)
+
+    in_group_TGN = expert_logits_TE.view(T, G, N).softmax(dim=2)
+    joint_TE = (in_group_TGN * group_weights_TG.unsqueeze(2)).view(T, G * N)
+    joint_TE = joint_TE / joint_TE.sum(dim=1, keepdim=True)
+
+    # Below every probability, so that an expert of a selected group whose probability underflowed to zero
+    # still comes before the experts of groups that were not selected.
+    selectable_TE = joint_TE.view(T, G, N).masked_fill(~group_mask_TG.unsqueeze(2), -1.0).view(T, G * N)
+    chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
+    return RoutingDecision(
+        expert_ids_TK=expert_ids_TK,
+        weights_TK=_expert_weights(chosen_TK, expert_weighting),
+        expert_logits_TE=expert_logits_TE,
+        joint_probability_TE=joint_TE,
+        group_weights_TG=group_weights_TG,
+        group_mask_TG=group_mask_TG,
+        group_logits_TG=group_logits_TG,
+        group_top_k=group_top_k,
+    )
+
+
+def top_k_route(
+    expert_logits_TE: Tensor,
+    *,
+    num_groups: int,
+    expert_top_k: int,
+    expert_weighting: ExpertWeighting = "renormalize",
+) -> RoutingDecision:
+    """Pick K experts by one softmax over all of them (Shazeer et al., arXiv 1701.06538; GShard, 2006.16668).
+
+    Args:
+        expert_logits_TE: logits of the experts, group-major.
+        num_groups: G, width groups of the pool, for counts only.
+        expert_top_k: K, experts per token.
+        expert_weighting: as in `two_level_route`.
+
+    Raises:
+        ValueError: if the top-k is out of reach, experts do not divide into the groups, or a name is unknown.
+    """
+    T, E = expert_logits_TE.shape
+    N = _experts_per_group(E, num_groups)
+    if not 1 <= expert_top_k <= E:
+        raise ValueError(f"expert_top_k={expert_top_k} is not between 1 and the {E} experts")
+
+    probability_TE = expert_logits_TE.softmax(dim=1)
+    chosen_TK, expert_ids_TK = probability_TE.topk(expert_top_k, dim=1)
+    group_mask_TG = torch.zeros(T, num_groups, dtype=torch.bool, device=expert_logits_TE.device)
+    return RoutingDecision(
+        expert_ids_TK=expert_ids_TK,
+        weights_TK=_expert_weights(chosen_TK, expert_weighting),
+        expert_logits_TE=expert_logits_TE,
+        joint_probability_TE=probability_TE,
+        group_weights_TG=probability_TE.view(T, num_groups, N).sum(dim=2),
+        group_mask_TG=group_mask_TG.scatter_(1, expert_ids_TK // N, True),
+        group_logits_TG=None,
+        group_top_k=None,
+    )
+
+
+class TwoLevelRouter(nn.Module):
+    """The MoHGE router: `group_weight` (G, D) and `expert_weight` (E, D) give logits for `two_level_route`.
+
+    Args:
+        d_model: D.
+        num_groups: G.
+        experts_per_group: N.
+        cfg: top-k, score and weighting; `group_top_k` is needed.
+    """
+
+    def __init__(self, d_model: int, num_groups: int, experts_per_group: int, cfg: RouterConfig) -> None:
+        super().__init__()
+        if cfg.group_top_k is None:
+            raise ValueError("router.group_top_k is not set, and a two_level router needs it")
+        self.group_top_k = cfg.group_top_k
+        self.expert_top_k = cfg.expert_top_k
+        self.group_score = cfg.group_score
+        self.expert_weighting = cfg.expert_weighting
+        self.group_weight = nn.Parameter(_initial_weight(num_groups, d_model))
+        self.expert_weight = nn.Parameter(_initial_weight(num_groups * experts_per_group, d_model))
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        """Route T tokens; logits are computed in float32, or in float64 for float64 tokens."""
+        return two_level_route(
+            _logits(x_TD, self.group_weight),
+            _logits(x_TD, self.expert_weight),
+            group_top_k=self.group_top_k,
+            expert_top_k=self.expert_top_k,
+            group_score=self.group_score,
+            expert_weighting=self.expert_weighting,
+        )
+
+
+class TopKRouter(nn.Module):
+    """The standard router: `expert_weight` (E, D) gives logits for `top_k_route`.
+
+    Args:
+        d_model: D.
+        num_groups: G, width groups of the pool.
+        experts_per_group: N.
+        cfg: top-k and weighting.
+    """
+
+    def __init__(self, d_model: int, num_groups: int, experts_per_group: int, cfg: RouterConfig) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.expert_top_k = cfg.expert_top_k
+        self.expert_weighting = cfg.expert_weighting
+        self.expert_weight = nn.Parameter(_initial_weight(num_groups * experts_per_group, d_model))
+
+    def forward(self, x_TD: Tensor) -> RoutingDecision:
+        """Route T tokens; logits are computed in float32, or in float64 for float64 tokens."""
+        return top_k_route(
+            _logits(x_TD, self.expert_weight),
+            num_groups=self.num_groups,
+            expert_top_k=self.expert_top_k,
+            expert_weighting=self.expert_weighting,
+        )
+
+
+def build_router(router: RouterConfig, experts: ExpertsConfig, d_model: int) -> TwoLevelRouter | TopKRouter:
+    """The router that the configuration names.
+
+    Raises:
+        ValueError: if `router.kind` is none, or a setting that its kind needs is missing.
+    """
+    if router.kind == "two_level":
+        return TwoLevelRouter(d_model, experts.num_groups, experts.per_group, router)
+    if router.kind == "top_k":
+        return TopKRouter(d_model, experts.num_groups, experts.per_group, router)
+    raise ValueError(f"router.kind={router.kind} routes nothing; a MoE layer needs two_level or top_k")
+
+
+def _experts_per_group(num_experts: int, num_groups: int) -> int:
+    if num_groups < 1 or num_experts % num_groups:
+        raise ValueError(f"{num_experts} experts do not divide into {num_groups} groups of one size")
+    return num_experts // num_groups
+
+
+def _group_scores(selected_TS: Tensor, group_score: GroupScore) -> Tensor:
+    """Weights of the selected groups, in float32."""
+    if group_score == "softmax":
+        # Equal to the softmax over all groups divided by its sum over the selected ones.
+        return selected_TS.softmax(dim=1, dtype=torch.float32)
+    if group_score == "sigmoid":
+        # The floor keeps tokens whose every score underflows from dividing zero by zero.
+        scores_TS = selected_TS.float().sigmoid().clamp_min(torch.finfo(torch.float32).tiny)
+        return (
+            scores_TS / (scores_TS.sum(dim=1, keepdim=True) + 1e-20) if scores_TS.shape[1] > 1 else scores_TS
+        )
+    raise ValueError(f"group_score={group_score!r} is neither 'softmax' nor 'sigmoid'")
+
+
+def _expert_weights(chosen_TK: Tensor, expert_weighting: ExpertWeighting) -> Tensor:
+    if expert_weighting == "renormalize":
+        return chosen_TK / chosen_TK.sum(dim=1, keepdim=True)
+    if expert_weighting == "post_softmax":
+        return chosen_TK.softmax(dim=1, dtype=torch.float32).to(chosen_TK.dtype)
+    raise ValueError(f"expert_weighting={expert_weighting!r} is neither 'renormalize' nor 'post_softmax'")
+
+
+def _initial_weight(rows: int, d_model: int) -> Tensor:
+    return torch.randn(rows, d_model) * d_model**-0.5
+
+
+def _logits(x_TD: Tensor, weight: Tensor) -> Tensor:
+    # Rounding the logits changes which experts are chosen: keep them out of autocast's hands.
+    dtype = torch.promote_types(x_TD.dtype, torch.float32)
+    with torch.autocast(x_TD.device.type, enabled=False):
+        return F.linear(x_TD.to(dtype), weight.to(dtype))
