@@ -85,7 +85,9 @@ class LatentAttention(nn.Module):
         q = self.query(x_BSD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         q_nope_BHSN, q_rope_BHSR = q.split(self.query_split, dim=-1)
         kv_BSC, k_rope_BSR = self.kv_compress(x_BSD).split(self.compressed_split, dim=-1)
-        kv = self.kv_expand(self.kv_norm(kv_BSC)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        # Under autocast the product is bfloat16: normalise it in the precision of the weight.
+        kv_BSC = self.kv_norm(kv_BSC.to(self.kv_norm.weight.dtype))
+        kv = self.kv_expand(kv_BSC).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_nope_BHSN, v_BHSV = kv.split(self.expanded_split, dim=-1)
         k_rope_BHSR = rotate(k_rope_BSR.unsqueeze(1), table).expand(-1, self.heads, -1, -1)
         o_BHSV = F.scaled_dot_product_attention(
