@@ -20,10 +20,11 @@ def render(result: Budget, cfg: TrainConfig) -> RenderableType:
 
 
 def _parameters(result: Budget, cfg: TrainConfig) -> Table:
-    counts, experts = result.parameters, cfg.experts
+    counts = result.parameters
     table = _table(
         escape(f"Parameters of {cfg.model.name} · {cfg.arch_name}"), "component", "parameters", "share"
     )
+    shared = f"{cfg.experts.shared} of width {cfg.experts.shared_width}"
     for name, value, detail in (
         ("embedding", counts.embedding, f"{cfg.model.vocab_size} x {cfg.model.d_model}"),
         ("head", counts.head, "tied to the embedding" if cfg.model.tied_head else "untied"),
