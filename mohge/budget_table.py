@@ -31,11 +31,7 @@ def _parameters(result: Budget, cfg: TrainConfig) -> Table:
         ("attention", counts.attention, f"{cfg.model.attention}, {cfg.model.heads} heads"),
         ("router", counts.router, cfg.router.kind),
         ("routed experts", counts.routed_experts, _describe_pool(cfg)),
-        (
-            "shared experts",
-            counts.shared_experts,
-            f"{cfg.experts.shared} of width {cfg.experts.shared_width}",
-        ),
+        ("shared experts", counts.shared_experts, shared),
         ("norms", counts.norms, ""),
     ):
         table.add_row(f"{name} [dim]{detail}[/dim]", _decimal(value), f"{value / counts.total:.1%}")

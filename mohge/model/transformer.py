@@ -69,14 +69,15 @@ class TransformerBlock(nn.Module):
         """The same, keeping for the backward pass only what enters attention and feed-forward network.
 
         The router runs outside the recomputed regions: a second run could pick other experts than those
-        whose outputs the loss has seen, for instance on a tie or under a nondeterministic kernel.
+        whose outputs the loss has seen, for instance on a tie or under a nondeterministic kernel. Nothing in
+        a block draws random numbers, so their state need not be kept.
         """
-        x_BSD = checkpoint(self._attend, x_BSD, table, use_reentrant=False)
+        x_BSD = checkpoint(self._attend, x_BSD, table, use_reentrant=False, preserve_rng_state=False)
         h_BSD = self.ffn_norm(x_BSD)
         if isinstance(self.ffn, SwiGLU):
-            return x_BSD + checkpoint(self.ffn, h_BSD, use_reentrant=False), None
+            return x_BSD + checkpoint(self.ffn, h_BSD, use_reentrant=False, preserve_rng_state=False), None
         decision = self.ffn.route(h_BSD)
-        y_BSD = checkpoint(self.ffn.apply, h_BSD, decision, use_reentrant=False)
+        y_BSD = checkpoint(self.ffn.compute, h_BSD, decision, use_reentrant=False, preserve_rng_state=False)
         return x_BSD + y_BSD, decision
 
 
