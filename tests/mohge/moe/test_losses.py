@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mohge.moe.decision import RoutingDecision
@@ -45,6 +45,7 @@ def test_size_weights() -> None:
     assert size_weights([64, 64], default_interval([64, 64])).tolist() == [1.0, 1.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4096), min_size=1, max_size=9))
 def test_default_interval_spans_the_released_range(widths: list[int]) -> None:
     r_G = size_weights(widths, default_interval(widths))

@@ -1,12 +1,13 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mohge.moe.placement import all_size_order, place
 
 
+@settings(deadline=None)
 @given(groups=st.integers(1, 12), per_group=st.integers(1, 12))
 def test_order_holds_every_expert_once(groups: int, per_group: int) -> None:
     slots = all_size_order(groups, per_group)
@@ -14,6 +15,7 @@ def test_order_holds_every_expert_once(groups: int, per_group: int) -> None:
     assert [n for _, n in slots] == sorted(n for _, n in slots)
 
 
+@settings(deadline=None)
 @given(groups=st.integers(1, 6).map(lambda half: 2 * half), per_group=st.integers(1, 6))
 def test_neighbours_of_arithmetic_widths_add_up_to_a_constant(groups: int, per_group: int) -> None:
     widths = [384 + 128 * g for g in range(groups)]
@@ -21,6 +23,7 @@ def test_neighbours_of_arithmetic_widths_add_up_to_a_constant(groups: int, per_g
     assert {sum(widths[g] for g, _ in rank) for rank in ranks} == {widths[0] + widths[-1]}
 
 
+@settings(deadline=None)
 @given(groups=st.integers(1, 9), per_rank=st.integers(1, 4), ranks=st.integers(1, 6))
 def test_ranks_hold_the_same_widths(groups: int, per_rank: int, ranks: int) -> None:
     placement = place(groups, per_rank * ranks, ranks)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -93,6 +93,7 @@ def check_common_invariants(decision: RoutingDecision, case: Case) -> None:
     assert decision.group_mask_TG.gather(1, decision.expert_ids_TK // N).all()
 
 
+@settings(deadline=None)
 @given(
     case=case_strategy(),
     group_score=st.sampled_from(["softmax", "sigmoid"]),
@@ -121,6 +122,7 @@ def test_two_level_invariants(case: Case, group_score: GroupScore, expert_weight
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@settings(deadline=None)
 @given(case=case_strategy(), expert_weighting=st.sampled_from(["renormalize", "post_softmax"]))
 def test_flat_invariants(case: Case, expert_weighting: ExpertWeighting) -> None:
     logits = case.logits(case.groups * case.per_group)
