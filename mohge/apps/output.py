@@ -14,7 +14,7 @@ from mohge.files import write_text_atomically
 def emit(
     result: dict[str, Any],
     table: Callable[[], RenderableType],
-    format: str,  # noqa: A002  (named as the user's key)
+    format: str,
     output: str | None,
 ) -> None:
     """Prints a result, and writes it to `output` as JSON when that is given.

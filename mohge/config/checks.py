@@ -117,7 +117,8 @@ def _check_router(config: TrainConfig) -> None:
     if router.kind == "top_k":
         _require(
             router.group_top_k is None,
-            f"router.group_top_k={router.group_top_k} has no effect with router.kind=top_k: set it to null or "
+            f"router.group_top_k={router.group_top_k} has no effect with router.kind=top_k: set it to "
+            "null or "
             f"use router.kind=two_level",
         )
         reachable, scope = experts.num_experts, f"{experts.num_experts} experts"
@@ -125,14 +126,16 @@ def _check_router(config: TrainConfig) -> None:
         groups = experts.num_groups
         _require(
             router.group_top_k is not None and 1 <= router.group_top_k <= groups,
-            f"router.group_top_k={router.group_top_k} is not possible with {groups} groups: choose 1 to {groups}",
+            f"router.group_top_k={router.group_top_k} is not possible with {groups} groups: choose 1 to "
+            f"{groups}",
         )
         assert router.group_top_k is not None
         reachable = router.group_top_k * experts.per_group
         scope = f"{router.group_top_k} groups of {experts.per_group}"
     _require(
         router.expert_top_k <= reachable,
-        f"router.expert_top_k={router.expert_top_k} is above what is reachable, {scope}: choose at most {reachable}",
+        f"router.expert_top_k={router.expert_top_k} is above what is reachable, {scope}: choose at most "
+        f"{reachable}",
     )
 
 
@@ -142,7 +145,8 @@ def _check_losses(config: TrainConfig) -> None:
         value = getattr(loss, name)
         _require(
             value == 0 or kind == "two_level",
-            f"loss.{name}={value} needs router.kind=two_level, and it is {kind}: set it to 0 or use arch=mohge",
+            f"loss.{name}={value} needs router.kind=two_level, and it is {kind}: set it to 0 or use "
+            "arch=mohge",
         )
     for name in ("balance_weight", "z_weight"):
         value = getattr(loss, name)
@@ -170,7 +174,8 @@ def _check_data(config: TrainConfig) -> None:
     if data.name in ("python_stdlib", "debian_docs"):
         _require(
             data.path is None,
-            f"data.path={data.path} has no effect with data={data.name}: leave it out, or use data=text_files",
+            f"data.path={data.path} has no effect with data={data.name}: leave it out, or use "
+            "data=text_files",
         )
     elif data.path is None:
         example = "data.path=my_texts" if data.name == "text_files" else "data.path=roneneldan/TinyStories"
@@ -178,11 +183,15 @@ def _check_data(config: TrainConfig) -> None:
     if data.name == "text_files" and data.path is not None:
         path = os.path.expanduser(data.path)
         found = os.path.exists(path) or glob.glob(path, recursive=True)
-        _require(bool(found), f"data.path={data.path} does not exist: give a file, a folder or a glob of text files")
+        _require(
+            bool(found),
+            f"data.path={data.path} does not exist: give a file, a folder or a glob of text files",
+        )
     if data.tokenizer is not None:
         _require(
             Path(data.tokenizer).expanduser().is_file(),
-            f"data.tokenizer={data.tokenizer} does not exist: give the path of a tokenizer.json, or null to train one",
+            f"data.tokenizer={data.tokenizer} does not exist: give the path of a tokenizer.json, or "
+            "null to train one",
         )
 
 
@@ -190,15 +199,18 @@ def _check_trainer(config: TrainConfig) -> None:
     trainer = config.trainer
     _require(
         trainer.max_steps is not None or trainer.max_tokens is not None,
-        "trainer.max_steps and trainer.max_tokens are both null: give one, for instance trainer.max_tokens=1e6",
+        "trainer.max_steps and trainer.max_tokens are both null: give one, for instance "
+        "trainer.max_tokens=1e6",
     )
     _require(
         trainer.devices == 1,
-        f"trainer.devices={trainer.devices} does not fit parallel=single, which runs one process: use trainer.devices=1",
+        f"trainer.devices={trainer.devices} does not fit parallel=single, which runs one process: use "
+        "trainer.devices=1",
     )
     optim = config.optim
     _require(
         optim.warmup_fraction + (optim.decay_fraction if optim.schedule == "wsd" else 0) <= 1,
-        f"optim.warmup_fraction={optim.warmup_fraction} and optim.decay_fraction={optim.decay_fraction} add up to "
+        f"optim.warmup_fraction={optim.warmup_fraction} and optim.decay_fraction={optim.decay_fraction} "
+        "add up to "
         f"more than 1: lower one",
     )

@@ -91,7 +91,9 @@ def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) 
         listed = f"choose one of {', '.join(options)}" if options else "see --help for the groups"
         return f"{group}={choice} is not a choice: {listed}{did_you_mean(choice, options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not an override: write key=value, and quote values with spaces or commas"
+        return (
+            f"{error.override!r} is not an override: write key=value, and quote values with spaces or commas"
+        )
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
     if isinstance(error, InterpolationKeyError):

@@ -215,9 +215,9 @@ class TrainerConfig:
     """Length, hardware, precision, and how often to look, validate and save."""
 
     max_steps: Positive | None = None
-    """Optimizer steps; with `max_tokens` too, whichever comes first."""
+    """Optimizer steps; unset, `max_tokens` decides."""
     max_tokens: Positive | None = None
-    """Training tokens, rounded up to whole steps."""
+    """Training tokens, rounded up to whole steps; used when `max_steps` is unset."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Hardware to run on."""
     devices: Positive = 1

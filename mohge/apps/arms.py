@@ -1,0 +1,83 @@
+"""Several runs in one command: the arms of a comparison, trained one after another on the same data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.utils import get_method
+from rich.console import Console
+
+from mohge.apps.resume import continued_config, in_folder
+from mohge.config.load import as_dict, typed
+from mohge.config.schema import TrainConfig
+from mohge.errors import UserError
+from mohge.training.run_folder import RunFolder
+
+Train = Callable[[TrainConfig, list[str]], dict[str, Any]]
+
+
+def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: Train) -> None:
+    """Trains each arm that is not finished yet, then compares them.
+
+    Args:
+        config: of the comparison; `resume` is set when it continues.
+        overrides: the command line's.
+        folder: of the comparison; each arm's run is a sub-folder.
+        train: trains one run.
+
+    Raises:
+        UserError: the command line contradicts an arm. Nothing has been trained or written then.
+    """
+    comparison = config.comparison
+    assert comparison is not None
+    parent = RunFolder(folder)
+    compose_arm = _continued_arm if config.resume is not None else _new_arm
+    arms = {name: compose_arm(config, overrides, name, folder) for name in comparison.arms}
+    if config.resume is None:
+        parent.write_config(as_dict(config))
+        parent.write_json("overrides.json", overrides)
+    parent.update_status(state="running", arms=list(arms))
+    console = Console(soft_wrap=True, highlight=False)
+    for name, arm in arms.items():
+        state = RunFolder(folder / name).read_status().get("state")
+        if state == "finished" and set(overrides) <= {f"resume={config.resume}"}:
+            console.print(f"{name}: finished before")
+            continue
+        console.rule(name, align="left")
+        try:
+            train(arm, overrides + comparison.arms[name])
+        except BaseException as error:
+            parent.update_status(
+                state="failed" if isinstance(error, ValueError | RuntimeError) else "interrupted"
+            )
+            raise
+    get_method(comparison.target)({name: folder / name for name in arms}, comparison.baseline, folder)
+    parent.update_status(state="finished")
+    console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
+    console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens=4e6")
+
+
+def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:
+    """The command line's configuration with the arm's overrides."""
+    assert config.comparison is not None
+    arm_overrides = config.comparison.arms[name]
+    taken = {item.partition("=")[0] for item in arm_overrides}
+    for item in overrides:
+        key = item.lstrip("+~").partition("=")[0]
+        if key in taken:
+            raise UserError(f"{item} contradicts the arms of this experiment, which set {key}: leave it out")
+    arm = typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides]))
+    return in_folder(dataclasses.replace(arm, comparison=None), folder / name)
+
+
+def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:
+    """An arm that was begun, from its own folder; one that was not, from the comparison's command line."""
+    stored = RunFolder(folder / name)
+    if stored.exists:
+        return continued_config(dataclasses.replace(config, resume=str(stored.path)), overrides)
+    changes = [item for item in overrides if not item.startswith("resume=")]
+    return _new_arm(config, [*RunFolder(folder).read_overrides(), *changes], name, folder)

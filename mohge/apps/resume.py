@@ -1,0 +1,55 @@
+"""The configuration of a continued run: what its folder stores, with the few keys that may change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mohge.config.load import as_dict, typed
+from mohge.config.schema import TrainConfig
+from mohge.errors import UserError
+from mohge.training.run_folder import RunFolder
+
+# What may differ in a continued run: how long, how often, how it is watched. All else would make it another run.
+_CHANGEABLE = ("trainer", "callbacks", "logger")
+_LENGTHS = {"trainer.max_steps", "trainer.max_tokens"}  # a new length in one unit replaces that in the other
+
+
+def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """The stored configuration of the run folder `config.resume`, with this command line's changes.
+
+    Args:
+        config: composed from the command line; supplies the values of the keys that `overrides` name.
+        overrides: the command line's.
+
+    Raises:
+        UserError: the folder holds no run, or an override would make it another run.
+    """
+    assert config.resume is not None
+    folder = Path(config.resume).expanduser()
+    stored = RunFolder(folder).read_config()
+    wanted = as_dict(config)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "resume":
+            continue
+        if key.partition(".")[0] not in _CHANGEABLE:
+            raise UserError(
+                f"{override} cannot change when a run continues: leave it out, or start a new run "
+                "without resume "
+                f"(these may change: {', '.join(_CHANGEABLE)})"
+            )
+        *parents, leaf = key.split(".")
+        target, source = stored, wanted
+        for parent in parents:
+            target, source = target[parent], source[parent]
+        target[leaf] = source[leaf]
+        if key in _LENGTHS:
+            stored["trainer"].update({other.partition(".")[2]: None for other in _LENGTHS - {key}})
+    stored["resume"] = str(folder)
+    return in_folder(typed(TrainConfig, stored), folder)
+
+
+def in_folder(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with `paths.run_dir` set."""
+    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, run_dir=str(folder)))

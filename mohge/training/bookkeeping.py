@@ -1,0 +1,125 @@
+"""Callbacks that every run has: records, checkpoints, and leaving in good order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from mohge.errors import Interrupted, UserError
+from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name, list_checkpoints
+from mohge.training.module import LanguageModule
+
+
+class RecordWriter(Callback):
+    """Writes the record of a step as one object of metrics.jsonl, to the loggers, and to status.json.
+
+    A record is written when the next step begins, so that a validation after the step is part of it, and
+    before the checkpoint of the step is saved, so that a resumed run misses none.
+    """
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Writes the record of the step before."""
+        self._flush(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Writes the record of the last step."""
+        self._flush(trainer, pl_module)
+
+    def _flush(self, trainer: pl.Trainer, module: LanguageModule) -> None:
+        if not module.record:
+            return
+        step, metrics = module.global_step, module.record
+        module.record = {}
+        tokens = step * module.tokens_per_step
+        line = json.dumps({"step": step, "tokens": tokens, **metrics}) + "\n"
+        try:
+            with open(module.run.metrics_path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {module.run.metrics_path}: {error.strerror}; free space, then continue with "
+                f"resume={module.run.path}"
+            ) from error
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        status = module.run.read_status()
+        fields: dict[str, Any] = {
+            "step": step,
+            "tokens": tokens,
+            "last": {**status.get("last", {}), **metrics},
+        }
+        score = metrics.get("val/bits_per_byte")
+        if score is not None and score < status.get("best", {}).get("val/bits_per_byte", float("inf")):
+            fields["best"] = {"step": step, "val/bits_per_byte": score}
+        module.run.update_status(**fields)
+
+
+class Checkpoints(Checkpoint):
+    """Saves every `trainer.checkpoint_every` steps, at the end, and when a signal asks the run to leave.
+
+    Saving happens as the next step begins: all of the step before, its validation and its record are done,
+    and Lightning's counters are at a boundary that it restores exactly.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Catches SIGTERM and SIGINT, before Lightning would."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Saves if it is time, and leaves if a signal asked for it."""
+        module: LanguageModule = pl_module
+        step, config = module.global_step, module.config.trainer
+        if batch_idx % config.accumulate != 0:
+            return
+        if step > 0 and (step % config.checkpoint_every == 0 or self._signal is not None):
+            self._save(trainer, module)
+        if self._signal is not None:
+            name = signal.Signals(self._signal).name
+            raise Interrupted(
+                f"{name} received: step {step} is saved; continue with mohge-train resume={module.run.path}",
+                self._signal,
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Makes Lightning validate after the last step, whatever `trainer.val_every` is."""
+        if pl_module.global_step >= pl_module.max_steps:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Saves the last step."""
+        self._save(trainer, pl_module)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:  # a second Ctrl-C leaves at once
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self._signal = number
+
+    def _save(self, trainer: pl.Trainer, module: LanguageModule) -> None:
+        folder = module.run.checkpoints_dir
+        path = folder / checkpoint_name(module.global_step)
+        if path not in list_checkpoints(folder):
+            trainer.save_checkpoint(path)
+            for old in list_checkpoints(folder)[: -module.config.trainer.keep_checkpoints]:
+                VerifiedCheckpointIO().remove_checkpoint(old)
+        saved = [str(item.relative_to(module.run.path)) for item in list_checkpoints(folder)]
+        module.run.update_status(checkpoints=saved)

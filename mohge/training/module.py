@@ -1,0 +1,229 @@
+"""The LightningModule: losses and their weights, what is measured in a step, and when to stop.
+
+Shapes: B batch, S sequence, V vocabulary, L layers, G groups, E experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from mohge.config.load import as_dict
+from mohge.config.schema import TrainConfig
+from mohge.errors import RunError
+from mohge.model.initialization import initialize
+from mohge.model.transformer import build_model
+from mohge.moe.decision import RoutingDecision
+from mohge.moe.losses import GlobalBatchShares, auxiliary_losses
+from mohge.training.checkpoint import list_checkpoints
+from mohge.training.optimizer import build_optimizer, lr_factor
+from mohge.training.random_state import get_random_state, set_random_state
+from mohge.training.routing_counts import RoutingCounts
+from mohge.training.run_folder import RunFolder
+from mohge.training.validation import ValidationSums
+
+
+class LanguageModule(pl.LightningModule):
+    """Trains a language model.
+
+    Args:
+        config: the whole configuration.
+        run: folder of the run, read by callbacks.
+        max_steps: optimizer steps of the whole training, which schedules refer to.
+
+    Attributes:
+        record: metrics of the step being recorded; callbacks add theirs in `on_train_batch_end` while
+            `recording`, or in `on_validation_end`.
+        recording: whether the optimizer step that just ended is one whose metrics are written.
+        step_counts: routing of the optimizer step that just ended.
+        val_counts: routing of the last validation.
+    """
+
+    def __init__(self, config: TrainConfig, run: RunFolder, max_steps: int):
+        super().__init__()
+        self.config = config
+        self.run = run
+        self.max_steps = max_steps
+        self.model = build_model(config)
+        initialize(self.model, config.seed)
+
+        experts, layers = config.experts, config.model.layers
+        self.step_counts = RoutingCounts(layers, experts.num_groups, experts.per_group)
+        self.val_counts = RoutingCounts(layers, experts.num_groups, experts.per_group)
+        self.record: dict[str, float] = {}
+        self.recording = False
+        self._sums: dict[str, Tensor] = {}
+        self._shares = GlobalBatchShares()
+        self._val: ValidationSums | None = None
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        data = self.config.data
+        return data.batch_sequences * data.context * self.config.trainer.accumulate
+
+    def loss_weights(self, step: int) -> dict[str, float]:
+        """Weight of each auxiliary loss in optimizer step `step` (from 0).
+
+        The group-wise loss is off before `loss.group_start` of training, as in the released code.
+        """
+        loss = self.config.loss
+        group_is_on = step >= math.floor(loss.group_start * self.max_steps)
+        return {
+            "group": loss.group_weight if group_is_on else 0.0,
+            "intra": loss.intra_weight,
+            "balance": loss.balance_weight,
+            "z": loss.z_weight,
+        }
+
+    def on_fit_start(self) -> None:
+        """Moves the counters to the model's device."""
+        experts, layers = self.config.experts, self.config.model.layers
+        self.step_counts = RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
+        self.val_counts = RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy plus weighted auxiliary losses of one micro-batch.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        if batch_idx % self.config.trainer.accumulate == 0:
+            self._begin_step()
+        tokens_BS = batch["tokens"]
+        logits_BSV, decisions = self.model(tokens_BS[:, :-1])
+        cross_entropy = F.cross_entropy(logits_BSV.flatten(0, 1).float(), tokens_BS[:, 1:].flatten())
+        total = cross_entropy
+        self._add("train/loss", cross_entropy)
+        weights = self.loss_weights(self.global_step)
+        for name, value in self._auxiliary_losses(decisions, weights).items():
+            self._add(f"aux/{name}", value)
+            self._add(f"aux_weighted/{name}", weights[name] * value)
+            if weights[name] > 0:
+                total = total + weights[name] * value
+        self._add("train/total_loss", total)
+        self.step_counts.add(decisions)
+        if not torch.isfinite(total):
+            self._stop_on_non_finite("loss", float(total), batch_idx)
+        return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by global norm, and keeps the norm for the record.
+
+        Raises:
+            RunError: the norm is not finite.
+        """
+        clip = self.config.trainer.clip
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if clip is None else clip)
+        if not torch.isfinite(norm):
+            self._stop_on_non_finite("gradient norm", float(norm), self.trainer.fit_loop.batch_idx)
+        self._sums["train/grad_norm"] = norm.detach() * self.config.trainer.accumulate
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, then closes the books of the step."""
+        super().optimizer_step(*args, **kwargs)
+        step = self.global_step + 1  # Lightning counts this step after the hook
+        self.recording = step % self.config.trainer.log_every == 0 or step == self.max_steps
+        if self.recording:
+            self.step_counts.check()
+            accumulate = self.config.trainer.accumulate
+            self.record.update({name: float(value) / accumulate for name, value in self._sums.items()})
+            self.record["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, with its schedule counted in optimizer steps."""
+        config = self.config.optim
+        optimizer = build_optimizer(self.model, config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, self.max_steps, config)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts new sums."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._val = ValidationSums(data.domains, data.token_bytes_V, self.device)
+        self.val_counts.reset()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Adds the cross-entropy of one batch, per domain."""
+        tokens_BS = batch["tokens"]
+        logits_BSV, decisions = self.model(tokens_BS[:, :-1])
+        targets_BS = tokens_BS[:, 1:]
+        loss_BS = F.cross_entropy(
+            logits_BSV.float().transpose(1, 2), targets_BS, reduction="none", ignore_index=-100
+        )
+        assert self._val is not None
+        self._val.add(loss_BS, targets_BS, batch["domain"])
+        self.val_counts.add(decisions)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turns the sums into metrics."""
+        assert self._val is not None
+        self.val_counts.check()
+        self.record.update(self._val.metrics())
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Tells the data module that a micro-batch was learned from."""
+        self.trainer.datamodule.advance()  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the plain configuration and the state of the random generators."""
+        checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the random generators."""
+        set_random_state(checkpoint["mohge"]["random_state"])
+
+    def _begin_step(self) -> None:
+        self._sums = {}
+        self.recording = False
+        self.step_counts.reset()
+        self._shares.reset()
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _auxiliary_losses(
+        self, decisions: Sequence[RoutingDecision], weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Raw auxiliary losses, summed over layers."""
+        if not decisions:
+            return {}
+        loss = self.config.loss
+        shares = self._shares.update(decisions) if loss.scope == "global_batch" else [None] * len(decisions)
+        totals: dict[str, Tensor] = {}
+        for decision, share in zip(decisions, shares, strict=True):
+            layer = auxiliary_losses(
+                decision,
+                widths=self.config.experts.widths,
+                interval=loss.width_interval,
+                shares=share,
+                with_gradient=[name for name, weight in weights.items() if weight > 0],
+            )
+            for name, value in layer.items():
+                totals[name] = totals[name] + value if name in totals else value
+        return totals
+
+    def _stop_on_non_finite(self, what: str, value: float, batch_idx: int) -> None:
+        step, sequences = self.global_step + 1, self.config.data.batch_sequences
+        saved = list_checkpoints(self.run.checkpoints_dir)
+        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        raise RunError(
+            f"{what} became {value} in step {step} (micro-batch {batch_idx + 1}, training sequences "
+            f"{batch_idx * sequences} to {(batch_idx + 1) * sequences - 1}); {last}: try a lower optim.lr or "
+            f"trainer.clip, or trainer.precision=fp32"
+        )

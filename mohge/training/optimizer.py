@@ -1,0 +1,57 @@
+"""AdamW and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from mohge.config.schema import OptimConfig
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Parameter groups: matrices decay; norms, biases and embeddings do not.
+
+    A head tied to the embedding is the embedding's parameter, and so does not decay either.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        (plain if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over `decay_groups`."""
+    return torch.optim.AdamW(
+        decay_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, eps=config.eps
+    )
+
+
+def lr_factor(step: int, max_steps: int, config: OptimConfig) -> float:
+    """Learning rate as a share of the peak.
+
+    Args:
+        step: optimizer steps already done, 0 to `max_steps`.
+        max_steps: length of training.
+        config: schedule; warm-up reaches the peak at the end of its share of the steps, and the last
+            step (`max_steps` - 1) runs at `final_lr`.
+
+    Returns:
+        A number in (0, 1].
+    """
+    warmup = math.ceil(config.warmup_fraction * max_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    last = max(max_steps - 1, 1)
+    if config.schedule == "wsd":
+        decay = max(math.ceil(config.decay_fraction * max_steps), 1)
+        progress = max(0.0, 1 - (last - step) / decay)
+        return 1 - (1 - config.final_lr) * min(progress, 1.0)
+    progress = min((step - warmup) / max(last - warmup, 1), 1.0)
+    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,137 @@
+"""A run's folder: what was asked for, on what machine, what came of it.
+
+config.yaml       resolved configuration
+overrides.json    the command line's overrides
+environment.json  versions, platform, git revision and whether it was dirty
+budget.json       parameters, FLOPs and memory expected
+data.json         documents, bytes and tokens of the corpus
+status.json       state, step, tokens, last and best metrics, checkpoints, MLflow run id, seed
+metrics.jsonl     an object per logged step
+routing.jsonl     expert and group counts at each validation
+checkpoints/      step_00000100/, …
+plots/            pictures
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mohge.errors import UserError
+from mohge.files import write_json_atomically, write_text_atomically
+
+CONFIG = "config.yaml"
+STATUS = "status.json"
+
+
+class RunFolder:
+    """Reads and writes the files above.
+
+    Args:
+        path: the folder; it is made by the first write.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl"""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def routing_path(self) -> Path:
+        """routing.jsonl"""
+        return self.path / "routing.jsonl"
+
+    @property
+    def plots_dir(self) -> Path:
+        """plots/"""
+        return self.path / "plots"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """checkpoints/"""
+        return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).is_file()
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes config.yaml."""
+        write_text_atomically(self.path / CONFIG, yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict[str, Any]:
+        """The plain configuration of the run.
+
+        Raises:
+            UserError: the folder holds no run, or its config.yaml is damaged.
+        """
+        path = self.path / CONFIG
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"{self.path} holds no run ({CONFIG} is missing): give the folder that mohge-train printed"
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is damaged and cannot be read: start the run anew") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path} is damaged, it holds no configuration: start the run anew")
+        return config
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes one JSON file of the folder."""
+        write_json_atomically(self.path / name, value)
+
+    def read_overrides(self) -> list[str]:
+        """The overrides that the run was started with.
+
+        Raises:
+            UserError: overrides.json is missing or damaged.
+        """
+        path = self.path / "overrides.json"
+        try:
+            overrides: list[str] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is missing or damaged: start the run anew") from error
+        return overrides
+
+    def read_status(self) -> dict[str, Any]:
+        """status.json, empty before the run has started.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.path / STATUS
+        if not path.exists():
+            return {}
+        try:
+            status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: delete it, and the run continues without it") from error
+        return status
+
+    def update_status(self, **fields: Any) -> None:
+        """Replaces some fields of status.json."""
+        write_json_atomically(self.path / STATUS, {**self.read_status(), **fields})
+
+    def forget_after(self, step: int) -> None:
+        """Drops records of later steps than `step`, which a resumed run will make again."""
+        for path in (self.metrics_path, self.routing_path):
+            if not path.exists():
+                continue
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    break  # the last line of a killed run may be half a line
+                if record["step"] <= step:
+                    kept.append(line + "\n")
+            write_text_atomically(path, "".join(kept))
