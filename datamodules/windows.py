@@ -1,0 +1,65 @@
+"""Windows of tokens as torch datasets.
+
+Legend: S sequence length (`data.context`); a window holds S + 1 tokens, S of them inputs, S targets.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.store import TokenFile, TokenStore
+
+
+class TrainWindows(Dataset[dict[str, Tensor]]):
+    """Slices of S + 1 tokens of the training part that advance by S: each token is a target once."""
+
+    def __init__(self, store: TokenStore, context: int) -> None:
+        self._tokens: TokenFile = store.tokens
+        self._context = context
+        self._count = max(0, (store.train_tokens - 1) // context)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, window: int) -> dict[str, Tensor]:
+        """{"tokens": int64 (S+1,)}."""
+        return {"tokens": torch.from_numpy(self._tokens.read(window * self._context, self._context + 1))}
+
+
+class ValidationWindows(Dataset[dict[str, Tensor]]):
+    """Slices of held-out text, at most `per_domain` from each domain, none across two domains.
+
+    A domain with fewer than S + 1 held-out tokens gives one shorter window.
+    """
+
+    def __init__(self, store: TokenStore, context: int, per_domain: int | None) -> None:
+        self._tokens: TokenFile = store.tokens
+        self._windows: list[tuple[int, int, int]] = []
+        """Start, length and domain of each window."""
+        for domain in range(len(store.manifest.domains)):
+            start, length = store.validation_range(domain)
+            count = (length - 1) // context
+            if per_domain is not None:
+                count = min(count, per_domain)
+            for window in range(count):
+                self._windows.append((start + window * context, context + 1, domain))
+            if count == 0:
+                self._windows.append((start, length, domain))
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, window: int) -> dict[str, Tensor]:
+        """{"tokens": int64 (S+1,) or shorter, "domain": int64 ()}."""
+        start, length, domain = self._windows[window]
+        return {"tokens": torch.from_numpy(self._tokens.read(start, length)), "domain": torch.tensor(domain)}
+
+    def batches(self, batch_sequences: int) -> list[list[int]]:
+        """Window numbers cut into batches in which all windows have one length."""
+        batches: list[list[int]] = []
+        for length in sorted({length for _, length, _ in self._windows}, reverse=True):
+            same = [number for number, window in enumerate(self._windows) if window[1] == length]
+            batches += [same[at : at + batch_sequences] for at in range(0, len(same), batch_sequences)]
+        return batches
