@@ -5,13 +5,15 @@ A factory is called with (its configuration, the run's configuration, the MLflow
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import socket
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -101,7 +103,8 @@ def mlflow_logger(cfg: LoggerConfig, train: TrainConfig, run_id: str | None) -> 
     uri = uri or f"{_SQLITE}{train.paths.output_dir}/mlflow.db"
     try:
         _check_reachable(uri)
-        return _when_unlocked(lambda: _open(uri, cfg, train, run_id))
+        with _alone(uri):
+            return _when_unlocked(lambda: _open(uri, cfg, train, run_id))
     except _failures() as error:
         raise UserError(
             f"logger.tracking_uri={uri} cannot be used ({_first_line(error)}): "
@@ -166,6 +169,17 @@ def _make_experiment(client: MlflowClient, uri: str, name: str) -> None:
             raise
 
 
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Let one process at a time open a sqlite file: two that make its tables together leave it broken."""
+    if not uri.startswith(_SQLITE):
+        yield
+        return
+    with open(f"{uri.removeprefix(_SQLITE)}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+        yield
+
+
 def _check_reachable(uri: str) -> None:
     """Fail in seconds where MLflow would retry for minutes, and make the folder of a sqlite file."""
     parts = urlsplit(uri)
@@ -177,12 +191,12 @@ def _check_reachable(uri: str) -> None:
 
 
 def _when_unlocked(call: Callable[[], _T]) -> _T:
-    """Call again while another process holds the sqlite file, or is just making its tables."""
+    """Call again while another process holds the sqlite file."""
     for wait in _LOCK_WAITS:
         try:
             return call()
         except _failures() as error:
-            if "database is locked" not in str(error) and "already exists" not in str(error):
+            if "database is locked" not in str(error):
                 raise
             time.sleep(wait)
     return call()

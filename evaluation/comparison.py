@@ -32,7 +32,7 @@ def compare(runs: dict[str, Path], baseline: str, output_dir: Path) -> dict[str,
     """
     if baseline not in runs:
         raise UserError(f"baseline={baseline} is not among the runs: choose one of {', '.join(runs)}")
-    read = [read_run(name, Path(path)) for name, path in runs.items()]
+    read = [read_run(name, path) for name, path in runs.items()]
     facts = {run.name: _facts(run) for run in read}
     for fact in facts.values():
         fact["fewer_parameters"] = 1 - fact["parameters"]["total"] / facts[baseline]["parameters"]["total"]
