@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from datamodules.corpora import debian_markup as markup
@@ -98,7 +98,11 @@ class DebianDocs:
 
     def identity(self) -> dict[str, object]:
         """The recipe: versions are known only to apt, and a prepared corpus stays as it is."""
-        return {"recipe": _RECIPE, "packages": [recipe.package for recipe in _RECIPES]}
+        return {
+            "recipe": _RECIPE,
+            "packages": [astuple(recipe) for recipe in _RECIPES],
+            "dictionary_share": _DICTIONARY_SHARE,
+        }
 
     def documents(self, *, progress: bool) -> Iterator[Document]:
         """All domains, the dictionaries last and cut to their share; raises UserError as Apt does."""
@@ -139,7 +143,8 @@ class DebianDocs:
                 for key, text in _read(root, path, recipe):
                     if len(text) >= _LEAST_CHARACTERS:
                         name = f"{package.name}/{path}"
-                        yield Document(text + "\n", name, recipe.domain, key or name)
+                        source = f"{name}, {key}" if key else name
+                        yield Document(text + "\n", source, recipe.domain, key or name)
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
@@ -171,7 +176,7 @@ def _read(root: Path, inside: str, recipe: _Recipe) -> Iterator[tuple[str | None
     if recipe.domain == "dictionary":
         entries = markup.wordnet_entries if recipe.package == "wordnet-base" else markup.dictionary_entries
         for number, text in enumerate(_together(entries(source))):
-            yield f"{recipe.package}/{inside} {number}", text
+            yield f"{recipe.package} part {number}", text
         return
     yield None, _converter(inside)(source)
 
@@ -209,10 +214,8 @@ def _share(documents: list[Document], budget: int) -> Iterator[Document]:
 
 
 def _licence(path: Path) -> str:
-    """Short names of the licences that a machine-readable copyright file gives for the whole work."""
+    """Short names of the licences in a machine-readable copyright file, of the whole work where it says."""
     text = path.read_text("utf-8", "replace") if path.exists() else ""
-    names = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        if re.search(r"(?m)^Files:\s*\*\s*$", paragraph):
-            names += re.findall(r"(?m)^License:[ \t]*(\S.*)$", paragraph)
-    return "; ".join(dict.fromkeys(names)) or f"see {path.name} file of the package"
+    whole = [part for part in re.split(r"\n\s*\n", text) if re.search(r"(?m)^Files:\s*\*\s*$", part)]
+    names = re.findall(r"(?m)^License:[ \t]*(\S.*)$", "\n".join(whole) or text)
+    return "; ".join(dict.fromkeys(names)) or "see usr/share/doc/PACKAGE/copyright in the package"

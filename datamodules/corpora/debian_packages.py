@@ -97,15 +97,15 @@ class Apt:
         """
         (self._folder / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
         try:
-            return [self._candidate(name) for name in names]
+            return self._candidates(names)
         except LookupError:
             self._fetch_lists()
         try:
-            return [self._candidate(name) for name in names]
+            return self._candidates(names)
         except LookupError as error:
             raise UserError(
-                f"data=debian_docs needs the package {error}, which apt does not offer on this machine: use "
-                "Debian's main archive in apt's sources, or another data=."
+                f"data=debian_docs needs the package {error.args[0]}, which apt does not offer on this "
+                "machine: add Debian's main archive to apt's sources, or choose another data=."
             ) from error
 
     def download(self, package: Package, folder: Path, advance: Advance) -> Path:
@@ -135,19 +135,19 @@ class Apt:
         arrived.replace(path)
         return path
 
-    def _candidate(self, name: str) -> Package:
-        """Raises LookupError if apt does not know the package."""
-        result = self._run("apt-get", "download", "--print-uris", self._concrete(name))
-        match = _URI_LINE.match(result.stdout.strip().splitlines()[-1]) if result.stdout.strip() else None
-        if result.returncode != 0 or match is None:
-            raise LookupError(name)
-        file = match["file"]
-        return Package(
-            name=file.split("_")[0],
-            file=file,
-            size=int(match["size"]),
-            sha256=match["sha256"],
-        )
+    def _candidates(self, names: tuple[str, ...]) -> list[Package]:
+        """Raises LookupError, with the name, if apt does not know a package."""
+        concrete = [self._concrete(name) for name in names]
+        result = self._run("apt-get", "download", "--print-uris", *concrete)
+        packages = {}
+        for match in filter(None, map(_URI_LINE.match, result.stdout.splitlines())):
+            name = match["file"].split("_")[0]
+            packages[name] = Package(name, match["file"], int(match["size"]), match["sha256"])
+        unknown = re.findall(r"Unable to locate package (\S+)", result.stderr)
+        missing = unknown or [name for name in concrete if name not in packages]
+        if missing:
+            raise LookupError(missing[0])
+        return [packages[name] for name in concrete]
 
     def _concrete(self, name: str) -> str:
         """The package that a name or STABLE:PATTERN stands for; raises LookupError."""

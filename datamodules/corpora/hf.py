@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from datamodules.cache import cache_folder
 from datamodules.corpora.base import Document, clean_domain
+from datamodules.corpora.journal import Journal
 from datamodules.files import digest
 from datamodules.manifests import Source
 from datamodules.progress import bytes_bar
@@ -74,21 +76,18 @@ class HubDataset:
         """Row by row; raises UserError for a dataset, split or column that does not exist."""
         dataset = self._open()
         self._sources = (_source(str(self._cfg.path), dataset),)
-        text_field, domain_field = self._cfg.text_field, self._cfg.domain_field
+        journal = Journal(cache_folder(self._cfg) / "downloads" / "hf" / digest(self.identity())[:16])
         read = 0
         with bytes_bar(f"reading {self._cfg.path}", self._cfg.max_bytes, enabled=progress) as done:
-            for number, row in enumerate(self._rows(dataset)):
-                text = self._field(row, number, text_field, "data.text_field")
-                domain = _DEFAULT_DOMAIN
-                if domain_field is not None:
-                    domain = clean_domain(str(self._field(row, number, domain_field, "data.domain_field")))
-                name = f"{self._cfg.path} row {number}"
+            for number, (text, domain) in enumerate(self._rows(dataset, journal)):
                 size = len(text.encode("utf-8", "surrogatepass"))
                 read += size
+                # Two documents at least, one for each split.
                 if self._cfg.max_bytes is not None and read > self._cfg.max_bytes and number > 1:
-                    return
-                yield Document(text, name, domain, f"row {number}")
+                    break
+                yield Document(text, f"row {number}", domain, f"row {number}")
                 done(size)
+        journal.remove()
 
     def sources(self) -> tuple[Source, ...]:
         """The dataset, with the licence and version of its card."""
@@ -121,31 +120,43 @@ class HubDataset:
                 f"data.split={self._cfg.split} ({reason}): correct one of them."
             ) from error
 
-    def _rows(self, dataset: Dataset | IterableDataset) -> Iterator[dict[str, object]]:
-        """The rows; a failure of the stream is told as a UserError."""
+    def _rows(self, dataset: Dataset | IterableDataset, journal: Journal) -> Iterator[tuple[str, str]]:
+        """Text and domain of each row; a failure of the stream is told as a UserError."""
+        from datasets import Dataset
         from datasets.exceptions import DatasetGenerationError
 
         try:
-            yield from dataset
+            if isinstance(dataset, Dataset):  # on this disk already
+                yield from (self._parse(row, number) for number, row in enumerate(dataset))
+            else:
+                yield from journal.read(dataset, self._parse)
         except (ConnectionError, TimeoutError) as error:
             raise UserError(
                 f"reading data.path={self._cfg.path} was interrupted: check the network and run the command "
-                "again."
+                "again, which continues where it stopped."
             ) from error
         except DatasetGenerationError as error:
             raise UserError(
                 f"data.path={self._cfg.path} holds a damaged file ({error}): repair it."
             ) from error
 
-    def _field(self, row: dict[str, object], number: int, field: str, key: str) -> str:
-        value = row.get(field)
-        if value is None or (key == "data.text_field" and not isinstance(value, str)):
-            columns = ", ".join(map(repr, row))
-            raise UserError(
-                f"row {number} of data.path={self._cfg.path} has no text in column {field!r} (its columns "
-                f"are {columns}): set {key} to the column that holds it."
-            )
-        return str(value)
+    def _parse(self, row: dict[str, Any], number: int) -> tuple[str, str]:
+        """Text and domain of a row; raises UserError if a column is missing."""
+        text = row.get(self._cfg.text_field)
+        if not isinstance(text, str):
+            raise UserError(self._lacking(row, number, "data.text_field", self._cfg.text_field))
+        if self._cfg.domain_field is None:
+            return text, _DEFAULT_DOMAIN
+        domain = row.get(self._cfg.domain_field)
+        if domain is None:
+            raise UserError(self._lacking(row, number, "data.domain_field", self._cfg.domain_field))
+        return text, clean_domain(str(domain))
+
+    def _lacking(self, row: dict[str, Any], number: int, key: str, column: str) -> str:
+        return (
+            f"row {number} of data.path={self._cfg.path} has no text in column {column!r} (its columns are "
+            f"{', '.join(map(repr, row))}): set {key} to the column that holds it."
+        )
 
 
 def _source(name: str, dataset: Dataset | IterableDataset) -> Source:

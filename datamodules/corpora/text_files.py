@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -68,7 +69,7 @@ class TextFiles:
 
     def identity(self) -> dict[str, object]:
         """Names, sizes and times of the files, and the fields that are read."""
-        states = [(str(path), path.stat()) for path in self.files]
+        states = [(self._name(path), path.stat()) for path in self.files]
         return {
             "recipe": _RECIPE,
             "files": digest([(name, state.st_size, state.st_mtime_ns) for name, state in states]),
@@ -91,7 +92,7 @@ class TextFiles:
                         alone = population[domain] == 1
                         limit = min(_PIECE_BYTES, sizes[path] // _LONE_FILE_PIECES) if alone else _PIECE_BYTES
                         for piece in _pieces(path, limit):
-                            yield Document(piece, str(path), domain, str(path))
+                            yield Document(piece, self._name(path), domain, self._name(path))
                 except UnicodeDecodeError as error:
                     raise UserError(
                         f"{path} is not UTF-8 text ({error.reason}): convert it, for instance with "
@@ -107,10 +108,20 @@ class TextFiles:
         """The path; the licence is the user's to know."""
         return (Source(name=str(self._cfg.path), version="", licence="the user's own files"),)
 
+    @cached_property
+    def _root(self) -> Path:
+        """The deepest folder that holds all files."""
+        given = Path(str(self._cfg.path)).expanduser()
+        return given if given.is_dir() else Path(os.path.commonpath([path.parent for path in self.files]))
+
+    def _name(self, path: Path) -> str:
+        """The path below the root: a corpus that moves keeps its split and its order."""
+        return path.relative_to(self._root).as_posix()
+
     def _domain(self, path: Path) -> str:
-        root = Path(str(self._cfg.path)).expanduser()
-        inside = path.relative_to(root).parts if root.is_dir() else path.parts[-1:]
-        return clean_domain(inside[0]) if len(inside) > 1 else _ROOT_DOMAIN
+        first, *rest = path.relative_to(self._root).parts
+        in_folder = rest and Path(str(self._cfg.path)).expanduser().is_dir()
+        return clean_domain(first) if in_folder else _ROOT_DOMAIN
 
     def _lines(self, path: Path, domain: str) -> Iterator[Document]:
         field, domain_field = self._cfg.text_field, self._cfg.domain_field
@@ -135,7 +146,8 @@ class TextFiles:
                             f"set {key} to the field that holds it."
                         )
                 named = clean_domain(record[domain_field]) if domain_field else domain
-                yield Document(record[field], f"{path}:{number}", named, f"{path}:{number}")
+                name = f"{self._name(path)}:{number}"
+                yield Document(record[field], name, named, name)
 
 
 def _hidden(relative: Path) -> bool:

@@ -61,6 +61,34 @@ def test_reading_stops_at_max_bytes(configure: Configure, dataset_folder: Path) 
     assert Counter(document.domain for document in documents) == {"text": len(documents)}
 
 
+def test_an_interrupted_stream_continues_where_it_stopped(
+    configure: Configure, dataset_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.corpora.journal._ROWS_PER_STATE", 4)
+    cfg = hub(configure, dataset_folder)
+    parse, parsed = HubDataset._parse, list[int]()
+
+    def interrupted(self: HubDataset, row: dict[str, Any], number: int) -> tuple[str, str]:
+        if number == 10:
+            raise ConnectionError("gone")
+        return counted(self, row, number)
+
+    def counted(self: HubDataset, row: dict[str, Any], number: int) -> tuple[str, str]:
+        parsed.append(number)
+        return parse(self, row, number)
+
+    monkeypatch.setattr(HubDataset, "_parse", interrupted)
+    with pytest.raises(UserError, match="was interrupted: check the network and run the command again"):
+        prepare(cfg, progress=False)
+    monkeypatch.setattr(HubDataset, "_parse", counted)
+    prepare(cfg, progress=False)
+    assert parsed == [*range(10), *range(8, 30)], "the last recorded position is behind row 7"
+    (documents,) = Path(cfg.cache_dir).glob("corpora/*/documents.jsonl")
+    texts = [json.loads(line)["text"] for line in documents.read_text("utf-8").splitlines()]
+    assert texts == [row["text"] for row in ROWS]
+    assert not list(Path(cfg.cache_dir).glob("downloads/hf/*"))
+
+
 def test_identity_follows_files_and_settings(configure: Configure, dataset_folder: Path) -> None:
     before = HubDataset(hub(configure, dataset_folder)).identity()
     assert HubDataset(hub(configure, dataset_folder)).identity() == before

@@ -27,6 +27,13 @@ def test_sub_folders_are_domains(configure: Configure, folder: Path) -> None:
     assert not any("not read" in document.text for document in documents)
 
 
+def test_a_folder_that_moves_gives_the_same_documents(configure: Configure, folder: Path) -> None:
+    before = list(TextFiles(configure(path=str(folder))).documents(progress=False))
+    moved = folder.rename(folder.parent / "elsewhere")
+    assert list(TextFiles(configure(path=str(moved))).documents(progress=False)) == before
+    assert "prose/00.md" in {document.key for document in before}
+
+
 def test_a_glob_and_a_file_are_one_domain(configure: Configure, folder: Path) -> None:
     documents = list(TextFiles(configure(path=str(folder / "**" / "0*.md"))).documents(progress=False))
     assert {document.domain for document in documents} == {"text"}
