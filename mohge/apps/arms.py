@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.utils import get_method
 from rich.console import Console
 
 from mohge.apps.resume import continued_config, in_folder
 from mohge.config.load import as_dict, typed
 from mohge.config.schema import TrainConfig
+from mohge.config.targets import locate
 from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
 
@@ -55,7 +55,9 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
                 state="failed" if isinstance(error, ValueError | RuntimeError) else "interrupted"
             )
             raise
-    get_method(comparison.target)({name: folder / name for name in arms}, comparison.baseline, folder)
+    locate("comparison", comparison.target)(
+        {name: folder / name for name in arms}, comparison.baseline, folder
+    )
     parent.update_status(state="finished")
     console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
     console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens=4e6")

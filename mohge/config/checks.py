@@ -21,6 +21,7 @@ def check(config: TrainConfig) -> None:
     """
     _check_attention(config.model)
     _check_experts(config.experts)
+    _check_kernel(config)
     _check_router(config)
     _check_losses(config)
     _check_data(config)
@@ -83,13 +84,25 @@ def _check_experts(experts: ExpertsConfig) -> None:
         f"experts.shared={experts.shared} with experts.shared_width={experts.shared_width} is half a shared "
         f"expert: set both or neither",
     )
-    if experts.kernel == "grouped":
-        odd = [width for width in widths if width % 8]
-        _require(
-            not odd,
-            f"experts.widths={widths} with experts.kernel=grouped: {odd[0] if odd else 0} is not a multiple "
-            f"of 8, which the grouped product needs: round the widths or use experts.kernel=loop",
-        )
+
+
+def _check_kernel(config: TrainConfig) -> None:
+    experts = config.experts
+    if experts.kernel != "grouped":
+        return
+    step = 8 if config.trainer.precision == "bf16" else 4  # 16 bytes, which torch's grouped product demands
+    odd = [width for width in experts.widths if width % step]
+    _require(
+        not odd,
+        f"experts.widths={list(experts.widths)} with experts.kernel=grouped and trainer.precision="
+        f"{config.trainer.precision}: {odd[0] if odd else 0} is not a multiple of {step}: round it, or use "
+        f"experts.kernel=loop",
+    )
+    _require(
+        not experts.widths or config.model.d_model % step == 0,
+        f"model.d_model={config.model.d_model} with experts.kernel=grouped and trainer.precision="
+        f"{config.trainer.precision} is not a multiple of {step}: round it, or use experts.kernel=loop",
+    )
 
 
 def _check_router(config: TrainConfig) -> None:

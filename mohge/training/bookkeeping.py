@@ -69,18 +69,11 @@ class Checkpoints(Checkpoint):
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._previous: dict[int, Any] = {}
 
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Catches SIGTERM and SIGINT, before Lightning would."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Catches SIGTERM and SIGINT, in place of Lightning, whose teardown gives them back."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._remember)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Gives the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+            signal.signal(number, self._remember)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Saves if it is time, and leaves if a signal asked for it."""
@@ -118,7 +111,7 @@ class Checkpoints(Checkpoint):
         folder = module.run.checkpoints_dir
         path = folder / checkpoint_name(module.global_step)
         if path not in list_checkpoints(folder):
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)  # optimizer and counters too
             for old in list_checkpoints(folder)[: -module.config.trainer.keep_checkpoints]:
                 VerifiedCheckpointIO().remove_checkpoint(old)
         saved = [str(item.relative_to(module.run.path)) for item in list_checkpoints(folder)]

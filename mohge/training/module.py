@@ -180,12 +180,23 @@ class LanguageModule(pl.LightningModule):
         self.trainer.datamodule.advance()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the plain configuration and the state of the random generators."""
+        """Adds the plain configuration and the state of the random generators.
+
+        Lightning's own loop state is left out: what it infers from it on a restart, in the middle of an
+        endless epoch, repeats or skips steps. Steps done and micro-batches learned from say all.
+        """
+        del checkpoint["loops"]
         checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the random generators."""
+        """Restores the random generators and the counters of Lightning's loops."""
         set_random_state(checkpoint["mohge"]["random_state"])
+        steps = checkpoint["global_step"]
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.automatic_optimization.optim_progress.optimizer.step.total.ready = steps
+        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
+        done = loop.batch_progress.total
+        done.ready = done.started = done.processed = done.completed = steps * self.config.trainer.accumulate
 
     def _begin_step(self) -> None:
         self._sums = {}
@@ -220,10 +231,13 @@ class LanguageModule(pl.LightningModule):
 
     def _stop_on_non_finite(self, what: str, value: float, batch_idx: int) -> None:
         step, sequences = self.global_step + 1, self.config.data.batch_sequences
+        micro_batch = (
+            self.global_step * self.config.trainer.accumulate + batch_idx % self.config.trainer.accumulate
+        )
         saved = list_checkpoints(self.run.checkpoints_dir)
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         raise RunError(
-            f"{what} became {value} in step {step} (micro-batch {batch_idx + 1}, training sequences "
-            f"{batch_idx * sequences} to {(batch_idx + 1) * sequences - 1}); {last}: try a lower optim.lr or "
+            f"{what} became {value} in step {step} (micro-batch {micro_batch + 1}, training sequences "
+            f"{micro_batch * sequences} to {(micro_batch + 1) * sequences - 1}); {last}: try a lower optim.lr or "
             f"trainer.clip, or trainer.precision=fp32"
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra.utils import get_method, get_object
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mohge.budget import budget
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
+from mohge.config.targets import locate
 from mohge.errors import Interrupted, UserError
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
 from mohge.training.checkpoint import VerifiedCheckpointIO, newest_intact
@@ -51,7 +53,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     checkpoint = _find_checkpoint(run) if config.resume else None
     max_steps = steps_of(config)
 
-    data = get_object(config.data.target)(config.data, seed=config.seed)
+    data = locate("data", config.data.target)(config.data, seed=config.seed)
     data.val_sequences = config.trainer.val_sequences
     data.prepare(progress=True)
 
@@ -65,7 +67,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
 
     loggers = []
     if config.logger.target is not None:
-        loggers.append(get_method(config.logger.target)(config.logger, config, run_id))
+        loggers.append(locate("logger", config.logger.target)(config.logger, config, run_id))
         run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
 
     module = LanguageModule(config, run, max_steps)
@@ -88,10 +90,13 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
         default_root_dir=run.path,
     )
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Interrupted:
         run.update_status(state="interrupted")
         raise
+    except SIGTERMException as error:
+        run.update_status(state="interrupted")
+        raise Interrupted("SIGTERM received before training began", signal.SIGTERM) from error
     except BaseException as error:
         run.update_status(state="failed", error=str(error).splitlines()[0] if str(error) else repr(error))
         raise
@@ -110,8 +115,11 @@ def steps_of(config: TrainConfig) -> int:
 
 def _callbacks(config: TrainConfig) -> list[Callback]:
     settings = config.callbacks
-    chosen = (settings.routing, settings.throughput, settings.progress, settings.plots)
-    return [get_object(item.target)(item, config) for item in chosen if item is not None]
+    return [
+        locate(f"callbacks.{name}", item.target)(item, config)
+        for name in ("routing", "throughput", "progress", "plots")
+        if (item := getattr(settings, name)) is not None
+    ]
 
 
 def _find_checkpoint(run: RunFolder) -> Path | None:
@@ -127,7 +135,9 @@ def _find_checkpoint(run: RunFolder) -> Path | None:
 
 def _quiet_libraries() -> None:
     """Keeps hints that do not apply here out of the user's terminal."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in ("The '.*_dataloader' does not have many workers", "Checkpoint directory .* exists"):
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        "The '.*_dataloader' does not have many workers",  # windows of a memory map need none
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own call
+    ):
         warnings.filterwarnings("ignore", message)
-    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
