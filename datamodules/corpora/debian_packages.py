@@ -111,7 +111,7 @@ class Apt:
     def download(self, package: Package, folder: Path, advance: Advance) -> Path:
         """The checked .deb in `folder`; one that is there already is not fetched again.
 
-        A partial file stays for the next try, and apt continues it.
+        An interrupted fetch of many packages so continues with the one that was under way.
 
         Raises:
             UserError: the transfer failed or gave a file with another checksum.

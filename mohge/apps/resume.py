@@ -10,7 +10,7 @@ from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
 
-# What may differ in a continued run: how long, how often, how it is watched. All else would make it another run.
+# What may differ in a continued run: how long, how often, how it is watched. All else makes another run.
 _CHANGEABLE = ("trainer", "callbacks", "logger")
 _LENGTHS = {"trainer.max_steps", "trainer.max_tokens"}  # a new length in one unit replaces that in the other
 

@@ -195,8 +195,9 @@ class LanguageModule(pl.LightningModule):
         loop = self.trainer.fit_loop.epoch_loop
         loop.automatic_optimization.optim_progress.optimizer.step.total.ready = steps
         loop.automatic_optimization.optim_progress.optimizer.step.total.completed = steps
-        done = loop.batch_progress.total
-        done.ready = done.started = done.processed = done.completed = steps * self.config.trainer.accumulate
+        batches = steps * self.config.trainer.accumulate
+        states = ("ready", "started", "processed", "completed")
+        loop.batch_progress.total.load_state_dict(dict.fromkeys(states, batches))
 
     def _begin_step(self) -> None:
         self._sums = {}
@@ -238,6 +239,6 @@ class LanguageModule(pl.LightningModule):
         last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         raise RunError(
             f"{what} became {value} in step {step} (micro-batch {micro_batch + 1}, training sequences "
-            f"{micro_batch * sequences} to {(micro_batch + 1) * sequences - 1}); {last}: try a lower optim.lr or "
-            f"trainer.clip, or trainer.precision=fp32"
+            f"{micro_batch * sequences} to {(micro_batch + 1) * sequences - 1}); {last}: try a lower "
+            f"optim.lr or trainer.clip, or trainer.precision=fp32"
         )
