@@ -135,7 +135,8 @@ class DebianDocs:
         root.mkdir(parents=True)
         try:
             unpack(deb, root)
-            licence = _licence(root / "usr" / "share" / "doc" / package.name / "copyright")
+            copyright_file = root / "usr" / "share" / "doc" / package.name / "copyright"
+            licence = _licence(copyright_file, self._folder / "copyright" / package.name)
             self._sources.append(
                 Source(name=package.name, version=package.version, licence=licence, sha256=package.sha256)
             )
@@ -213,9 +214,17 @@ def _share(documents: list[Document], budget: int) -> Iterator[Document]:
         yield document
 
 
-def _licence(path: Path) -> str:
-    """Short names of the licences in a machine-readable copyright file, of the whole work where it says."""
-    text = path.read_text("utf-8", "replace") if path.exists() else ""
-    whole = [part for part in re.split(r"\n\s*\n", text) if re.search(r"(?m)^Files:\s*\*\s*$", part)]
-    names = re.findall(r"(?m)^License:[ \t]*(\S.*)$", "\n".join(whole) or text)
-    return "; ".join(dict.fromkeys(names)) or "see usr/share/doc/PACKAGE/copyright in the package"
+def _licence(copyright_file: Path, kept: Path) -> str:
+    """Short name of the licence of the whole work if the copyright file gives one, else where to read it.
+
+    The file is copied to `kept`: it is all that many packages say.
+    """
+    if not copyright_file.exists():  # a package that shares the documentation of another
+        return "see the other packages of its source"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(copyright_file, kept)
+    for paragraph in re.split(r"\n\s*\n", copyright_file.read_text("utf-8", "replace")):
+        named = re.search(r"(?m)^License:[ \t]*(\S.*)$", paragraph)
+        if named and re.search(r"(?m)^Files:\s*\*\s*$", paragraph):
+            return named[1]
+    return f"see downloads/debian/copyright/{kept.name} in the cache"

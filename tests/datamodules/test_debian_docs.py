@@ -129,7 +129,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
         )
         for number in range(6)
     }
-    made.add("pages-2.0", pages, "no form\n\nLicense: BSD\n")
+    made.add("pages-2.0", pages, "Format: x\n\nFiles: *\nLicense: BSD\n")
     bible = "".join(
         f'<chapter osisID="Gen.{number}"/><w lemma="x">{words(90 + number, 200)}</w><note>unread</note>'
         for number in range(5)
@@ -159,7 +159,8 @@ def test_packages_become_domains_with_sources_and_licences(configure: Configure,
     facts = {source.name: (source.version, source.licence) for source in corpus.sources}
     assert facts["book"] == ("1.0-2", "GPL-2+")
     assert facts["pages-2.0"] == ("1.0-2", "BSD")
-    assert facts["sword"][1].startswith("see usr/share/doc/")
+    assert facts["sword"][1] == "see downloads/debian/copyright/sword in the cache"
+    assert (Path(cfg.cache_dir) / "downloads" / "debian" / "copyright" / "sword").read_text() == "free text"
     documents = next(Path(cfg.cache_dir).glob("corpora/*/documents.jsonl")).read_text("utf-8")
     assert "menu" not in documents
     assert "unread" not in documents
