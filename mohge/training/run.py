@@ -19,6 +19,7 @@ from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import locate
 from mohge.errors import Interrupted, UserError
+from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
 from mohge.training.checkpoint import VerifiedCheckpointIO, newest_intact
 from mohge.training.environment import describe_environment
@@ -49,6 +50,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     if config.trainer.accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=cuda, and this machine has no usable GPU: use cpu or auto")
     _quiet_libraries()
+    keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = _find_checkpoint(run) if config.resume else None
     max_steps = steps_of(config)
