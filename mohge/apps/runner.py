@@ -43,6 +43,9 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
     def guarded(action: Callable[[], None]) -> None:
         try:
             action()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except Exception as error:
             if wants_traceback:
                 traceback.print_exc()
