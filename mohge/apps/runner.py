@@ -37,8 +37,7 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
         schema: its class.
         run: the program; it gets the typed configuration and the command line's overrides.
     """
-    wants_traceback = os.environ.get(_FULL_ERROR) == "1"
-    os.environ[_FULL_ERROR] = "1"  # Hydra then raises instead of printing its own report
+    user_setting = os.environ.get(_FULL_ERROR)
 
     def guarded(action: Callable[[], None]) -> None:
         try:
@@ -47,7 +46,7 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:
-            if wants_traceback:
+            if user_setting == "1":
                 traceback.print_exc()
             sys.exit(_report(error, schema))
         except KeyboardInterrupt:
@@ -58,7 +57,14 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
         # Guarded here too: an exception that crosses Hydra gets a second report from it, an exit does not.
         guarded(lambda: run(typed(schema, config), list(HydraConfig.get().overrides.task)))
 
-    guarded(task)
+    os.environ[_FULL_ERROR] = "1"  # Hydra then raises instead of printing its own report
+    try:
+        guarded(task)
+    finally:
+        if user_setting is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = user_setting
 
 
 def _report(error: Exception, schema: type) -> int:

@@ -1,0 +1,126 @@
+"""Every command that a document shows is executed, shortened; the ones that download are only composed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from composing import composed
+from hydra.core.global_hydra import GlobalHydra
+
+from mohge.apps import plan, prepare, train
+from mohge.config.load import typed
+from mohge.config.schema import TrainConfig
+from mohge.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+MAINS = {"mohge-train": train.main, "mohge-plan": plan.main, "mohge-prepare": prepare.main}
+SHORT = [
+    "trainer.max_steps=2",
+    "trainer.val_sequences=1",
+    "data.batch_sequences=1",
+    "data.context=64",
+    "callbacks=none",
+    "logger=none",
+]
+DOWNLOADS = ("data=debian_docs", "data=hf", "experiment=paper")
+
+
+def documented_commands() -> list[str]:
+    commands = []
+    for document in DOCUMENTS:
+        for line in document.read_text(encoding="utf-8").splitlines():
+            shown = re.match(r"    (?:\$ )?(mohge-\w+.*)", line)
+            if shown:
+                commands.append(shown.group(1).partition(" # ")[0].strip())
+    return sorted(set(commands))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the documents assume: your own texts."""
+    folder = tmp_path_factory.mktemp("workplace")
+    texts = folder / "my_texts"
+    for domain in ("letters", "notes"):
+        (texts / domain).mkdir(parents=True)
+        for number in range(40):
+            text = " ".join(f"{domain} {number} line {line} of a short text." for line in range(60))
+            (texts / domain / f"{number}.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def _in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("MOHGE_CACHE", str(workplace / "cache"))
+
+
+def call(command: str, *more: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *arguments = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", [program, *arguments, *more])
+    GlobalHydra.instance().clear()
+    MAINS[program]()
+
+
+def test_documents_show_the_promised_commands():
+    commands = documented_commands()
+    assert len([c for c in commands if c.startswith("mohge-")]) >= 16
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    twelve = shown.partition("## Twelve things to try")[2].partition("`mohge-train --help`")[0]
+    assert len(re.findall(r"^    mohge-", twelve, flags=re.MULTILINE)) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_in_workplace")
+@pytest.mark.parametrize("command", documented_commands())
+def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
+    program, *arguments = shlex.split(command)
+    if "router.expert_topk=4" in command or any(a.startswith("resume=") for a in arguments):
+        pytest.skip("shown as an example of another kind, tested below and in test_resume")
+    arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
+    if any(argument.startswith(DOWNLOADS) for argument in arguments):
+        typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))
+        return
+    if program == "mohge-plan":
+        call(command, monkeypatch=monkeypatch)
+        return
+    text_only = ["model.vocab_size=400"] if "data=text_files" in arguments else []
+    if program == "mohge-prepare":
+        call(shlex.join([program, *arguments]), *text_only, monkeypatch=monkeypatch)
+        return
+    multirun = "-m" in arguments
+    folder = [] if multirun else [f"paths.run_dir=run{abs(hash(command))}"]
+    more = [*SHORT, *text_only, *folder]
+    call(shlex.join([program, *arguments]), *more, monkeypatch=monkeypatch)
+    runs = (
+        sorted(Path("outputs/multirun").glob("*/[0-9]")) if multirun else [Path(folder[0].partition("=")[2])]
+    )
+    assert len(runs) == (6 if multirun else 1)
+    for run in runs:
+        assert RunFolder(run).read_status()["state"] == "finished"
+
+
+def test_the_error_shown_in_the_readme_is_what_the_command_prints(tmp_path: Path):
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"    \$ (mohge-train router\.expert_topk=4)\n    (error: .*)\n", shown)
+    assert block is not None
+    script = Path(sys.executable).with_name("mohge-train")
+    done = subprocess.run(
+        [script, *shlex.split(block.group(1))[1:]], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == block.group(2)
+
+
+def test_links_between_documents_lead_somewhere():
+    broken = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")) and not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert broken == []
