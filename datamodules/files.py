@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mohge.errors import UserError
 
@@ -67,15 +68,30 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (a file that is made and stays), waiting for other processes."""
+    """Hold an exclusive lock on `path`, waiting for other processes; the file is gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that is preparing {path.stem} …", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that is preparing {path.stem} …", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _names(path, file):
+                continue  # the process that held the lock has removed this file: lock its successor
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _names(path: Path, file: IO[str]) -> bool:
+    """Whether `path` is still the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.console import Console
 from mohge.apps.resume import continued_config, in_folder
 from mohge.config.load import as_dict, typed
 from mohge.config.schema import TrainConfig
-from mohge.config.targets import locate
+from mohge.config.targets import build, check_data
 from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
 
@@ -37,6 +37,8 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
     parent = RunFolder(folder)
     compose_arm = _continued_arm if config.resume is not None else _new_arm
     arms = {name: compose_arm(config, overrides, name, folder) for name in comparison.arms}
+    for arm in arms.values():
+        check_data(arm.data)
     if config.resume is None:
         parent.write_config(as_dict(config))
         parent.write_json("overrides.json", overrides)
@@ -55,9 +57,8 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
                 state="failed" if isinstance(error, ValueError | RuntimeError) else "interrupted"
             )
             raise
-    locate("comparison", comparison.target)(
-        {name: folder / name for name in arms}, comparison.baseline, folder
-    )
+    folders = {name: folder / name for name in arms}
+    build("comparison", comparison.target, folders, comparison.baseline, folder)
     parent.update_status(state="finished")
     console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
     console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens=4e6")

@@ -11,12 +11,13 @@ from rich.text import Text
 from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.config.schema import PrepareConfig
-from mohge.config.targets import locate
+from mohge.config.targets import build, check_data
 
 
 def run(config: PrepareConfig, overrides: list[str]) -> None:
     """Prepares the corpus of the composed configuration, and prints what it holds."""
-    data = locate("data", config.data.target)(config.data, seed=config.seed)
+    check_data(config.data)
+    data = build("data", config.data.target, config.data, config.seed)
     data.prepare(progress=config.format == "table")
     summary = data.summary()
     emit(summary, lambda: _render(summary), config.format, config.output)

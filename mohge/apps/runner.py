@@ -26,7 +26,15 @@ from mohge.errors import Interrupted, RunError, UserError
 C = TypeVar("C", bound=TrainConfig)
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+)
 
 
 def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], None]) -> None:
@@ -93,5 +101,6 @@ def _raised_by_hydra(error: Exception) -> bool:
 
 
 def _say(sentence: str, status: int) -> int:
+    sentence = " ".join(sentence.split())  # one line, also when it quotes a library's message
     print(f"error: {sentence}" if status < 128 else sentence, file=sys.stderr)
     return status

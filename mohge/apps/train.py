@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from rich.console import Console
 
 from mohge.apps.arms import train_arms
+from mohge.apps.folders import claimed_folder
 from mohge.apps.resume import continued_config, in_folder
 from mohge.apps.runner import run_app
 from mohge.config.schema import TrainConfig
-from mohge.errors import UserError
+from mohge.config.targets import check_data
 from mohge.training.run_folder import RunFolder
 
 
@@ -22,12 +20,13 @@ def run(config: TrainConfig, overrides: list[str]) -> None:
     """Trains what the configuration asks for, and prints where it is and what to type next."""
     if config.resume is not None:
         config = continued_config(config, overrides)
-    folder = _claim_folder(config)
-    config = in_folder(config, folder)
-    if config.comparison is None:
-        _print_summary(train_one(config, overrides), folder)
-    else:
-        train_arms(config, overrides, folder, train_one)
+    check_data(config.data)
+    with claimed_folder(config) as folder:
+        config = in_folder(config, folder)
+        if config.comparison is None:
+            _print_summary(train_one(config, overrides), folder)
+        else:
+            train_arms(config, overrides, folder, train_one)
 
 
 def main() -> None:
@@ -42,42 +41,6 @@ def train_one(config: TrainConfig, overrides: list[str]) -> dict[str, Any]:
     from mohge.training.run import train
 
     return train(config, RunFolder(config.paths.run_dir), overrides)
-
-
-def _claim_folder(config: TrainConfig) -> Path:
-    """The folder of this run: the one given, the one continued, or a new one.
-
-    Raises:
-        UserError: the folder given holds a run already.
-    """
-    if config.resume is not None:
-        return Path(config.resume)
-    if config.paths.run_dir is not None:
-        folder = Path(config.paths.run_dir).expanduser()
-        if RunFolder(folder).exists:
-            raise UserError(
-                f"paths.run_dir={folder} holds a run already: continue it with resume={folder}, or give "
-                "another"
-            )
-        return folder
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
-        return Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
-    name = hydra.runtime.choices.get("experiment") or f"{config.model.name}-{config.arch_name}"
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return _unused(Path(config.paths.output_dir) / str(name) / stamp)
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or `path-2`, `path-3`, … ; the folder is made, so that runs started at once do not share it."""
-    for attempt in range(1, 1000):
-        candidate = path if attempt == 1 else path.with_name(f"{path.name}-{attempt}")
-        try:
-            candidate.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return candidate
-    raise UserError(f"{path} and a thousand like it exist: give paths.run_dir")
 
 
 def _print_summary(status: dict[str, Any], folder: Path) -> None:

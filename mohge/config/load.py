@@ -49,6 +49,7 @@ def typed(schema: type[C], tree: DictConfig | Mapping[str, Any]) -> C:
         config = TypeAdapter(schema).validate_python(plain)
     except ValidationError as error:
         raise UserError(_explain_validation(error, schema)) from error
+    _refuse_booleans(plain, as_dict(config))
     check(config)
     return config
 
@@ -101,6 +102,8 @@ def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) 
     unknown = re.match(r"Could not (?:override|append|delete).*?'\+*([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
         return unknown_key(unknown.group(1).partition("@")[0], schema)
+    if "Error resolving interpolation '${model}" in text:  # experts and router follow the model's name
+        return f"model is not one size: choose one of {', '.join(group_choices('model'))}"
     cause = error.__cause__ or error.__context__
     return text.strip().split("\n")[0] or f"the configuration cannot be composed: {cause}"
 
@@ -115,6 +118,18 @@ def unknown_key(key: str, schema: type) -> str:
     """One sentence for a key that does not exist."""
     hint = did_you_mean(key, known_keys(schema)) or "; --help lists the groups, --cfg job all keys"
     return f"unknown key {key}{hint}"
+
+
+def _refuse_booleans(given: object, taken: object, key: str = "") -> None:
+    """pydantic takes true for the number 1; a user who writes it means something else."""
+    if isinstance(given, bool) and not isinstance(taken, bool):
+        raise UserError(f"{key}={str(given).lower()} is not valid: it should be a number")
+    if isinstance(given, Mapping) and isinstance(taken, Mapping):
+        for name, value in given.items():
+            _refuse_booleans(value, taken.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list | tuple) and isinstance(taken, list):
+        for number, (value, other) in enumerate(zip(given, taken, strict=True)):
+            _refuse_booleans(value, other, f"{key}[{number}]")
 
 
 _EXPECTED = {

@@ -158,6 +158,9 @@ class DataConfig:
 
     target: Annotated[str, Field(alias="_target_")]
     """Class of the LightningDataModule; it is called with this configuration."""
+    check: str | None = None
+    """Function that refuses this configuration, with UserError, where it cannot work: called before
+    torch is imported, and so takes well under a second."""
     name: Literal["python_stdlib", "text_files", "debian_docs", "hf"]
     """Kind of corpus."""
     path: str | None = None

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
 from typing import Any
 
-from hydra.utils import get_object
-
+from mohge.config.schema import DataConfig
 from mohge.errors import UserError
 
 
-def locate(key: str, target: str) -> Any:
-    """The class or function that `target` names.
+def build(key: str, target: str, *arguments: object, field: str = "_target_") -> Any:
+    """What the class or function that `target` names makes of the arguments.
 
     Args:
-        key: of the configuration, for the message.
+        key: group of the configuration, for messages.
         target: dotted import path.
+        arguments: to call it with.
+        field: of the group.
 
     Raises:
-        UserError: it cannot be imported.
+        UserError: it cannot be imported, or is not called like this.
     """
     try:
-        return get_object(target)
-    except (ImportError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{key}._target_={target} cannot be imported: {reason}; give the path of an importable class"
+            f"{key}.{field}={target} cannot be imported ({error}): give the path of a class or function"
         ) from error
+    try:
+        inspect.signature(found).bind(*arguments)
+    except (TypeError, ValueError) as error:
+        kinds = ", ".join(type(argument).__name__ for argument in arguments)
+        raise UserError(
+            f"{key}.{field}={target} cannot be called with ({kinds}): give the path of a class or function "
+            "made for this"
+        ) from error
+    return found(*arguments)
+
+
+def check_data(config: DataConfig) -> None:
+    """Lets the corpus look at its own configuration.
+
+    Raises:
+        UserError: of `data.check`.
+    """
+    if config.check is not None:
+        build("data", config.check, config, field="check")

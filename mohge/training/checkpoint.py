@@ -120,6 +120,11 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def step_of(path: Path) -> int:
+    """Optimizer steps after which the checkpoint was saved."""
+    return int(path.name.removeprefix("step_"))
+
+
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest intact checkpoint of a run's `checkpoints/`, and a sentence for each damaged newer one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import signal
@@ -12,16 +13,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mohge.budget import budget
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
-from mohge.config.targets import locate
+from mohge.config.targets import build
 from mohge.errors import Interrupted, UserError
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
-from mohge.training.checkpoint import VerifiedCheckpointIO, newest_intact
+from mohge.training.checkpoint import VerifiedCheckpointIO, newest_intact, step_of
 from mohge.training.environment import describe_environment
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import RunFolder
@@ -52,55 +54,50 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     _quiet_libraries()
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    # All that input can make fail comes before the first write into the folder.
     checkpoint = _find_checkpoint(run) if config.resume else None
-    max_steps = steps_of(config)
-
-    data = locate("data", config.data.target)(config.data, seed=config.seed)
+    callbacks = _callbacks(config)
+    data = build("data", config.data.target, config.data, config.seed)
     data.val_sequences = config.trainer.val_sequences
     data.prepare(progress=True)
-
-    run.write_config(as_dict(config))
-    run.write_json("overrides.json", overrides)
-    run.write_json("environment.json", describe_environment())
-    run.write_json("budget.json", budget(config).as_dict())
-    run.write_json("data.json", data.summary())
-    run_id = run.read_status().get("mlflow_run_id")
-    run.update_status(state="running", seed=config.seed, arch=config.arch_name, model=config.model.name)
-
-    loggers = []
-    if config.logger.target is not None:
-        loggers.append(locate("logger", config.logger.target)(config.logger, config, run_id))
-        run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
-
-    module = LanguageModule(config, run, max_steps)
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=_PRECISION[config.trainer.precision],  # type: ignore[arg-type]
-        max_steps=max_steps,
-        accumulate_grad_batches=config.trainer.accumulate,
-        gradient_clip_val=config.trainer.clip,
-        val_check_interval=config.trainer.val_every * config.trainer.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=loggers,
-        callbacks=[*_callbacks(config), RecordWriter(), Checkpoints()],
-        plugins=[VerifiedCheckpointIO()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=run.path,
-    )
+    loggers = _loggers(config, run.read_status().get("mlflow_run_id"))
     try:
+        run.forget_after(step_of(checkpoint) if checkpoint else 0)
+        _write_facts(config, run, overrides, data.summary())
+        if loggers:
+            run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
+        max_steps = steps_of(config)
+        module = LanguageModule(config, run, max_steps)
+        trainer = pl.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=_PRECISION[config.trainer.precision],  # type: ignore[arg-type]
+            max_steps=max_steps,
+            accumulate_grad_batches=config.trainer.accumulate,
+            gradient_clip_val=config.trainer.clip,
+            val_check_interval=config.trainer.val_every * config.trainer.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=loggers,
+            callbacks=[*callbacks, RecordWriter(), Checkpoints()],
+            plugins=[VerifiedCheckpointIO()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=run.path,
+        )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         run.update_status(state="interrupted")
         raise
     except SIGTERMException as error:
         run.update_status(state="interrupted")
         raise Interrupted("SIGTERM received before training began", signal.SIGTERM) from error
     except BaseException as error:
-        run.update_status(state="failed", error=str(error).splitlines()[0] if str(error) else repr(error))
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        with contextlib.suppress(UserError):  # a full disk refuses this too: the first failure is the news
+            if run.exists:
+                run.update_status(state="failed", error=reason)
         raise
     run.update_status(state="finished")
     return run.read_status()
@@ -118,20 +115,33 @@ def steps_of(config: TrainConfig) -> int:
 def _callbacks(config: TrainConfig) -> list[Callback]:
     settings = config.callbacks
     return [
-        locate(f"callbacks.{name}", item.target)(item, config)
+        build(f"callbacks.{name}", item.target, item, config)
         for name in ("routing", "throughput", "progress", "plots")
         if (item := getattr(settings, name)) is not None
     ]
 
 
+def _loggers(config: TrainConfig, run_id: str | None) -> list[Logger]:
+    settings = config.logger
+    return [] if settings.target is None else [build("logger", settings.target, settings, config, run_id)]
+
+
+def _write_facts(config: TrainConfig, run: RunFolder, overrides: list[str], data: dict[str, Any]) -> None:
+    """What is known of a run before it has begun."""
+    run.write_config(as_dict(config))
+    run.write_json("overrides.json", overrides)
+    run.write_json("environment.json", describe_environment())
+    run.write_json("budget.json", budget(config).as_dict())
+    run.write_json("data.json", data)
+    run.update_status(state="running", seed=config.seed, arch=config.arch_name, model=config.model.name)
+
+
 def _find_checkpoint(run: RunFolder) -> Path | None:
-    """The newest intact checkpoint, with the records after it dropped; None when there is none yet."""
+    """The newest intact checkpoint; None when there is none yet."""
     path, damaged = newest_intact(run.checkpoints_dir)
     for sentence in damaged:
         log.warning("%s; using %s", sentence, path)
-    step = int(path.name.removeprefix("step_")) if path else 0
-    run.forget_after(step)
-    log.info("continuing %s from step %d", run.path, step)
+    log.info("continuing %s from step %d", run.path, step_of(path) if path else 0)
     return path
 
 

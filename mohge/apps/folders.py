@@ -1,0 +1,71 @@
+"""The folder of a run: which one it is, made before the run begins, gone again if nothing came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from mohge.config.schema import TrainConfig
+from mohge.errors import UserError
+from mohge.training.run_folder import RunFolder
+
+
+@contextlib.contextmanager
+def claimed_folder(config: TrainConfig) -> Iterator[Path]:
+    """The folder of this run: the one given, the one continued, or a new one.
+
+    It is made at once, so that runs started together do not share it. If it is still empty at the end,
+    since the data or the tracking store was refused, it and the parents made for it are taken away.
+
+    Raises:
+        UserError: the folder given holds a run already, or it cannot be made.
+    """
+    if config.resume is not None:
+        yield Path(config.resume)
+        return
+    folder, shared = _name(config)
+    made: list[Path] = []
+    for attempt in itertools.count(1):
+        candidate = folder if attempt == 1 else folder.with_name(f"{folder.name}-{attempt}")
+        missing = list(itertools.takewhile(lambda path: not path.exists(), (candidate, *candidate.parents)))
+        try:
+            candidate.mkdir(parents=True, exist_ok=not shared)
+        except OSError as error:
+            if shared and candidate.is_dir():
+                continue  # of a run that began in the same second
+            raise UserError(
+                f"cannot make the run's folder {candidate}: {error.strerror}; give another with "
+                "paths.run_dir=DIR"
+            ) from error
+        folder, made = candidate, missing
+        break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: a run was begun
+            for path in made:
+                path.rmdir()
+
+
+def _name(config: TrainConfig) -> tuple[Path, bool]:
+    """Name of the folder, and whether another run may come by the same name."""
+    hydra = HydraConfig.get()
+    if config.paths.run_dir is not None:
+        folder = Path(config.paths.run_dir).expanduser()
+        if RunFolder(folder).exists:
+            raise UserError(
+                f"paths.run_dir={folder} holds a run already: continue it with resume={folder}, or give "
+                "another"
+            )
+        return folder, False
+    if hydra.mode == RunMode.MULTIRUN:
+        return Path(hydra.sweep.dir) / str(hydra.sweep.subdir), False
+    name = hydra.runtime.choices.get("experiment") or f"{config.model.name}-{config.arch_name}"
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return Path(config.paths.output_dir) / str(name) / stamp, True
