@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import lightning.pytorch as pl
@@ -50,8 +49,7 @@ class RoutingCallback(pl.Callback):
             "expert_counts": counts.expert_LE.tolist(),
             "group_counts": counts.group_LG.tolist(),
         }
-        with pl_module.run.routing_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        pl_module.run.append(pl_module.run.routing_path, line)
 
     def _figures(self, counts: RoutingCounts, prefix: str) -> dict[str, float]:
         counts.check()

@@ -5,7 +5,6 @@ A factory is called with (its configuration, the run's configuration, the MLflow
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from mohge.config.load import as_dict
 from mohge.config.schema import LoggerConfig, TrainConfig
 from mohge.errors import UserError
+from mohge.files import locked
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -171,13 +171,22 @@ def _make_experiment(client: MlflowClient, uri: str, name: str) -> None:
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Let one process at a time open a sqlite file: two that make its tables together leave it broken."""
+    """Let one process at a time open a sqlite file: two that make its tables together leave it broken.
+
+    A new file is taken away if that fails: with half of its tables it would fail the next run too.
+    """
     if not uri.startswith(_SQLITE):
         yield
         return
-    with open(f"{uri.removeprefix(_SQLITE)}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
-        yield
+    path = Path(uri.removeprefix(_SQLITE))
+    with locked(path.with_name(f"{path.name}.lock"), f"opening {path}"):
+        new = not path.exists()
+        try:
+            yield
+        except BaseException:
+            if new:
+                path.unlink(missing_ok=True)
+            raise
 
 
 def _check_reachable(uri: str) -> None:

@@ -1,18 +1,15 @@
-"""Files that are whole or absent: atomic writes, locks, checksums, and disk errors told plainly."""
+"""Files that are whole or absent: atomic writes, checksums, and disk errors told plainly."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from mohge.errors import UserError
 
@@ -64,34 +61,6 @@ def disk_errors(folder: Path) -> Iterator[None]:
             f"cannot write under data.cache_dir ({folder}): {reason}; free some space or choose another "
             "folder with paths.cache_dir=DIR."
         ) from error
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, waiting for other processes; the file is gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that is preparing {path.stem} …", file=sys.stderr)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _names(path, file):
-                continue  # the process that held the lock has removed this file: lock its successor
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
-
-
-def _names(path: Path, file: IO[str]) -> bool:
-    """Whether `path` is still the open file."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from datamodules.cache import cache_folder, documents_folder, documents_identity
 from datamodules.corpora.base import Corpus
 from datamodules.corpora.select import build_corpus
 from datamodules.documents import DOCUMENTS_NAME, DocumentIndex, DocumentWriter, index_documents
-from datamodules.files import digest, disk_errors, locked, sha256_of, staged, write_text
+from datamodules.files import digest, disk_errors, sha256_of, staged, write_text
 from datamodules.manifests import (
     MANIFEST_NAME,
     CorpusManifest,
@@ -44,6 +44,7 @@ from datamodules.tokenizer import (
 )
 from mohge.config.schema import DataConfig
 from mohge.errors import UserError
+from mohge.files import locked
 
 _RECIPE = 1
 """Raised whenever the same corpus and settings would give other tokens."""
@@ -69,7 +70,7 @@ def _prepare_documents(cfg: DataConfig, corpus: Corpus, *, progress: bool) -> Pa
     folder = documents_folder(cfg, corpus)
     if folder.exists():
         return folder
-    with locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock"), f"preparing {folder.name}"):
         if folder.exists():  # made by the process that held the lock
             return folder
         corpus.check()
@@ -109,7 +110,7 @@ def _prepare_tokens(cfg: DataConfig, documents: Path, *, progress: bool) -> Path
     folder = tokens_folder(cfg, corpus.file.sha256, settings)
     if folder.exists():
         return folder
-    with locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock"), f"preparing {folder.name}"):
         if folder.exists():
             return folder
         if sha256_of(documents / DOCUMENTS_NAME) != corpus.file.sha256:

@@ -1,13 +1,15 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mohge.errors import UserError
 
@@ -31,6 +33,39 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Holds an exclusive lock on `path`, waiting for other processes; the file is gone afterwards.
+
+    Args:
+        path: of the lock's own file.
+        purpose: what the other process is doing, for the message while waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that is {purpose} …", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _names(path, file):
+                continue  # the process that held the lock has removed this file: lock its successor
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _names(path: Path, file: IO[str]) -> bool:
+    """Whether `path` is still the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:

@@ -81,7 +81,8 @@ def _report(error: Exception, schema: type) -> int:
         return _say(str(error), 2)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _say(explain_hydra(error, schema), 2)
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    no_temporary = isinstance(error, FileNotFoundError) and "temporary directory" in str(error)
+    if isinstance(error, OSError) and (error.errno in _DISK_ERRORS or no_temporary):
         where = error.filename or "a file"
         return _say(f"cannot write {where}: {error.strerror}; free space or give another folder", 2)
     if isinstance(error, Interrupted):

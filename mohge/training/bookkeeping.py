@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from types import FrameType
@@ -11,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from mohge.errors import Interrupted, UserError
+from mohge.errors import Interrupted
 from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name, list_checkpoints
 from mohge.training.module import LanguageModule
 
@@ -37,15 +36,7 @@ class RecordWriter(Callback):
         step, metrics = module.global_step, module.record
         module.record = {}
         tokens = step * module.tokens_per_step
-        line = json.dumps({"step": step, "tokens": tokens, **metrics}) + "\n"
-        try:
-            with open(module.run.metrics_path, "a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {module.run.metrics_path}: {error.strerror}; free space, then continue with "
-                f"resume={module.run.path}"
-            ) from error
+        module.run.append(module.run.metrics_path, {"step": step, "tokens": tokens, **metrics})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
         status = module.run.read_status()

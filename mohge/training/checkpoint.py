@@ -52,8 +52,9 @@ class VerifiedCheckpointIO(CheckpointIO):
                 shutil.rmtree(target)
             os.rename(temporary, target)
         except (OSError, RuntimeError) as error:  # torch reports a refused write as RuntimeError
+            reason = error.strerror if isinstance(error, OSError) else "the disk takes no more"
             raise UserError(
-                f"cannot write checkpoint {target}: {_first_line(error)}; free space, or continue with more "
+                f"cannot write checkpoint {target}: {reason}; free space, or continue with more "
                 f"of it by resume={target.parent.parent}"
             ) from error
         finally:

@@ -15,6 +15,8 @@ plots/            pictures
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,24 @@ class RunFolder:
     def update_status(self, **fields: Any) -> None:
         """Replaces some fields of status.json."""
         write_json_atomically(self.path / STATUS, {**self.read_status(), **fields})
+
+    def append(self, path: Path, record: dict[str, Any]) -> None:
+        """Adds a line to one of the .jsonl files, or nothing.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        line = json.dumps(record) + "\n"
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(path, size)
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; free space, then continue with resume={self.path}"
+            ) from error
 
     def forget_after(self, step: int) -> None:
         """Drops records of later steps than `step`, which a resumed run will make again."""

@@ -18,7 +18,7 @@ from mohge.errors import UserError
 
 
 def stages(cfg: DataConfig) -> list[str]:
-    return sorted(path.name for path in Path(cfg.cache_dir).glob("*/*") if not path.name.endswith(".lock"))
+    return sorted(path.name for path in Path(cfg.cache_dir).glob("*/*"))
 
 
 def test_preparing_twice_does_nothing_the_second_time(configure: Configure, folder: Path) -> None:
