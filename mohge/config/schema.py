@@ -205,7 +205,7 @@ class OptimConfig:
     """Decoupled decay of matrices; norms, biases and embeddings have none."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """Cosine decay, or warm-up, stable, linear decay."""
-    warmup_fraction: Fraction = 0.02
+    warmup_fraction: Fraction = 0.05
     """Share of the steps in which the rate rises linearly."""
     decay_fraction: Fraction = 0.2
     """wsd: share of the steps, at the end, in which the rate falls."""
