@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from rich.console import Console
 
+from mohge.apps.folders import sole_user
 from mohge.apps.resume import continued_config, in_folder
 from mohge.config.load import as_dict, typed
+from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build, check_data
-from mohge.errors import UserError
+from mohge.errors import Interrupted, UserError
 from mohge.training.run_folder import RunFolder
 
 Train = Callable[[TrainConfig, list[str]], dict[str, Any]]
@@ -44,24 +47,37 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
         parent.write_json("overrides.json", overrides)
     parent.update_status(state="running", arms=list(arms))
     console = Console(soft_wrap=True, highlight=False)
+    changes = [item for item in overrides if item.lstrip("+").partition("=")[0] != "resume"]
+    tokens = 0
     for name, arm in arms.items():
         state = RunFolder(folder / name).read_status().get("state")
-        if state == "finished" and set(overrides) <= {f"resume={config.resume}"}:
+        if state == "finished" and not changes:
             console.print(f"{name}: finished before")
+            tokens = RunFolder(folder / name).read_status()["tokens"]
             continue
         console.rule(name, align="left")
-        try:
-            train(arm, overrides + comparison.arms[name])
-        except BaseException as error:
-            parent.update_status(
-                state="failed" if isinstance(error, ValueError | RuntimeError) else "interrupted"
-            )
-            raise
+        with _told_of_the_whole(parent), sole_user(folder / name):
+            tokens = train(arm, overrides + comparison.arms[name])["tokens"]
     folders = {name: folder / name for name in arms}
-    build("comparison", comparison.target, folders, comparison.baseline, folder)
+    with _told_of_the_whole(parent):
+        build("comparison", comparison.target, folders, comparison.baseline, folder)
     parent.update_status(state="finished")
     console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
-    console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens=4e6")
+    console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens={2 * tokens}")
+
+
+@contextlib.contextmanager
+def _told_of_the_whole(parent: RunFolder) -> Iterator[None]:
+    """Notes how the comparison ended when an arm does, and names the folder that continues all of it."""
+    try:
+        yield
+    except Interrupted as error:
+        parent.update_status(state="interrupted")
+        sentence = f"{error}; the whole comparison continues with mohge-train resume={parent.path}"
+        raise Interrupted(sentence, error.signal) from error
+    except BaseException:
+        parent.update_status(state="failed")
+        raise
 
 
 def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:
@@ -74,7 +90,7 @@ def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path)
         if key in taken:
             raise UserError(f"{item} contradicts the arms of this experiment, which set {key}: leave it out")
     arm = typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides]))
-    return in_folder(dataclasses.replace(arm, comparison=None), folder / name)
+    return in_folder(dataclasses.replace(absolute_paths(arm), comparison=None), folder / name)
 
 
 def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:
@@ -82,5 +98,5 @@ def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder:
     stored = RunFolder(folder / name)
     if stored.exists:
         return continued_config(dataclasses.replace(config, resume=str(stored.path)), overrides)
-    changes = [item for item in overrides if not item.startswith("resume=")]
+    changes = [item for item in overrides if item.lstrip("+").partition("=")[0] != "resume"]
     return _new_arm(config, [*RunFolder(folder).read_overrides(), *changes], name, folder)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,33 @@ from hydra.types import RunMode
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Holds a run's folder for this process.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with open(lock, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, or "
+                "stop it"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -27,7 +56,9 @@ def claimed_folder(config: TrainConfig) -> Iterator[Path]:
         UserError: the folder given holds a run already, or it cannot be made.
     """
     if config.resume is not None:
-        yield Path(config.resume)
+        folder = Path(config.resume)
+        with sole_user(folder):
+            yield folder
         return
     folder, shared = _name(config)
     made: list[Path] = []
@@ -46,7 +77,8 @@ def claimed_folder(config: TrainConfig) -> Iterator[Path]:
         folder, made = candidate, missing
         break
     try:
-        yield folder
+        with sole_user(folder):
+            yield folder
     finally:
         with contextlib.suppress(OSError):  # not empty: a run was begun
             for path in made:

@@ -6,10 +6,10 @@ from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.budget import budget
 from mohge.budget_table import render
-from mohge.config.schema import PlanConfig
+from mohge.config.schema import ResultConfig
 
 
-def run(config: PlanConfig, overrides: list[str]) -> None:
+def run(config: ResultConfig, overrides: list[str]) -> None:
     """Prints the budget of the composed configuration."""
     result = budget(config)
     emit(result.as_dict(), lambda: render(result, config), config.format, config.output)
@@ -17,4 +17,4 @@ def run(config: PlanConfig, overrides: list[str]) -> None:
 
 def main() -> None:
     """Console entry point."""
-    run_app("plan", PlanConfig, run)
+    run_app("plan", ResultConfig, run)

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from mohge.apps.output import emit
 from mohge.apps.runner import run_app
-from mohge.config.schema import PrepareConfig
+from mohge.config.schema import ResultConfig
 from mohge.config.targets import build, check_data
 
 
-def run(config: PrepareConfig, overrides: list[str]) -> None:
+def run(config: ResultConfig, overrides: list[str]) -> None:
     """Prepares the corpus of the composed configuration, and prints what it holds."""
     check_data(config.data)
     data = build("data", config.data.target, config.data, config.seed)
@@ -25,7 +25,7 @@ def run(config: PrepareConfig, overrides: list[str]) -> None:
 
 def main() -> None:
     """Console entry point."""
-    run_app("prepare", PrepareConfig, run)
+    run_app("prepare", ResultConfig, run)
 
 
 def _render(summary: dict[str, Any]) -> RenderableType:

@@ -11,7 +11,19 @@ from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
 
 # What may differ in a continued run: how long, how often, how it is watched. All else makes another run.
-_CHANGEABLE = ("trainer", "callbacks", "logger")
+_CHANGEABLE = (
+    "callbacks",
+    "logger",
+    "trainer.accelerator",
+    "trainer.checkpoint_every",
+    "trainer.devices",
+    "trainer.keep_checkpoints",
+    "trainer.log_every",
+    "trainer.max_steps",
+    "trainer.max_tokens",
+    "trainer.val_every",
+    "trainer.val_sequences",
+)
 _LENGTHS = {"trainer.max_steps", "trainer.max_tokens"}  # a new length in one unit replaces that in the other
 
 
@@ -33,7 +45,7 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
         key = override.lstrip("+~").partition("=")[0]
         if key == "resume":
             continue
-        if key.partition(".")[0] not in _CHANGEABLE:
+        if key not in _CHANGEABLE and key.partition(".")[0] not in _CHANGEABLE:
             raise UserError(
                 f"{override} cannot change when a run continues: leave it out, or start a new run "
                 "without resume "

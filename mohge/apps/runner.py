@@ -16,6 +16,7 @@ from typing import TypeVar
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,14 +61,24 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
         except KeyboardInterrupt:
             sys.exit(_say("interrupted", 128 + signal.SIGINT))
 
+    failed: list[int] = []  # exit statuses of the runs of a multirun that failed
+
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)
     def task(config: DictConfig) -> None:
         # Guarded here too: an exception that crosses Hydra gets a second report from it, an exit does not.
-        guarded(lambda: run(typed(schema, config), list(HydraConfig.get().overrides.task)))
+        try:
+            guarded(lambda: run(typed(schema, config), list(HydraConfig.get().overrides.task)))
+        except SystemExit as error:
+            status = int(error.code or 0)
+            if HydraConfig.get().mode != RunMode.MULTIRUN or status >= 128:
+                raise
+            failed.append(status)  # the other runs go on
 
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises instead of printing its own report
     try:
         guarded(task)
+        if failed:
+            sys.exit(max(failed))
     finally:
         if user_setting is None:
             del os.environ[_FULL_ERROR]

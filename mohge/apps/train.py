@@ -11,6 +11,7 @@ from mohge.apps.arms import train_arms
 from mohge.apps.folders import claimed_folder
 from mohge.apps.resume import continued_config, in_folder
 from mohge.apps.runner import run_app
+from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import check_data
 from mohge.training.run_folder import RunFolder
@@ -18,6 +19,7 @@ from mohge.training.run_folder import RunFolder
 
 def run(config: TrainConfig, overrides: list[str]) -> None:
     """Trains what the configuration asks for, and prints where it is and what to type next."""
+    config = absolute_paths(config)
     if config.resume is not None:
         config = continued_config(config, overrides)
     check_data(config.data)

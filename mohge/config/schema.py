@@ -331,18 +331,8 @@ class TrainConfig:
 
 
 @config_class
-class PlanConfig(TrainConfig):
-    """All that mohge-plan reads."""
-
-    format: Literal["table", "json"] = "table"
-    """What to print."""
-    output: str | None = None
-    """File for the JSON result."""
-
-
-@config_class
-class PrepareConfig(TrainConfig):
-    """All that mohge-prepare reads."""
+class ResultConfig(TrainConfig):
+    """All that a command reads which looks at a training configuration and prints a result."""
 
     format: Literal["table", "json"] = "table"
     """What to print."""

@@ -147,12 +147,11 @@ class GlobalBatchShares:
     """
 
     def __init__(self) -> None:
-        self._group_LG: Tensor | int = 0
-        self._expert_LE: Tensor | int = 0
+        self._group_LG = self._expert_LE = torch.zeros(0, dtype=torch.int64)
 
     def reset(self) -> None:
         """Forget the counts: a new optimizer step begins."""
-        self._group_LG = self._expert_LE = 0
+        self._group_LG = self._expert_LE = torch.zeros(0, dtype=torch.int64)
 
     def update(self, decisions: Sequence[RoutingDecision]) -> list[Shares]:
         """Add a micro-batch and return the shares so far, one for each layer.
@@ -167,10 +166,11 @@ class GlobalBatchShares:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         G = decisions[0].num_groups
-        self._group_LG = self._group_LG + counts[:, :G]
-        self._expert_LE = self._expert_LE + counts[:, G:]
-        group_LG = self._group_LG / self._group_LG.sum(dim=1, keepdim=True)
-        expert_LE = self._expert_LE / self._expert_LE.sum(dim=1, keepdim=True)
+        begun = self._expert_LE.numel() > 0
+        self._group_LG = self._group_LG + counts[:, :G] if begun else counts[:, :G]
+        self._expert_LE = self._expert_LE + counts[:, G:] if begun else counts[:, G:]
+        group_LG = self._group_LG.double() / self._group_LG.sum(dim=1, keepdim=True)
+        expert_LE = self._expert_LE.double() / self._expert_LE.sum(dim=1, keepdim=True)
         return [Shares(group_G, expert_E) for group_G, expert_E in zip(group_LG, expert_LE, strict=True)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from types import FrameType
 from typing import Any
@@ -93,9 +92,8 @@ class Checkpoints(Checkpoint):
         self._save(trainer, pl_module)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:  # a second Ctrl-C leaves at once
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+        if self._signal is not None and number == signal.SIGINT:
+            raise Interrupted("interrupted twice: the newest steps are not saved", number)
         self._signal = number
 
     def _save(self, trainer: pl.Trainer, module: LanguageModule) -> None:

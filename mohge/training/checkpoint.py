@@ -37,6 +37,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
             temporary.mkdir(parents=True)
             with open(temporary / STATE, "wb") as file:
                 torch.save(checkpoint, file)
@@ -144,6 +145,18 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
     if damaged:
         raise UserError(f"{'; '.join(damaged)}; no intact one is left: start the run anew")
     return None, []
+
+
+def discard_after(folder: Path, checkpoint: Path | None) -> None:
+    """Deletes what a continued run will write again: newer checkpoints, which are damaged, and halves of one.
+
+    Args:
+        folder: a run's `checkpoints/`.
+        checkpoint: where the run continues; None from the start.
+    """
+    step = step_of(checkpoint) if checkpoint else 0
+    for path in [*(p for p in list_checkpoints(folder) if step_of(p) > step), *folder.glob(".step_*.tmp")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

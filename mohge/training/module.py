@@ -22,8 +22,8 @@ from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.losses import GlobalBatchShares, auxiliary_losses
-from mohge.training.checkpoint import list_checkpoints
-from mohge.training.optimizer import build_optimizer, lr_factor
+from mohge.training.checkpoint import find_damage, list_checkpoints
+from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
 from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.routing_counts import RoutingCounts
 from mohge.training.run_folder import RunFolder
@@ -60,6 +60,7 @@ class LanguageModule(pl.LightningModule):
         self.record: dict[str, float] = {}
         self.recording = False
         self._sums: dict[str, Tensor] = {}
+        self._grad_norm = torch.zeros(())
         self._shares = GlobalBatchShares()
         self._val: ValidationSums | None = None
 
@@ -75,7 +76,7 @@ class LanguageModule(pl.LightningModule):
         The group-wise loss is off before `loss.group_start` of training, as in the released code.
         """
         loss = self.config.loss
-        group_is_on = step >= math.floor(loss.group_start * self.max_steps)
+        group_is_on = step >= whole_steps(loss.group_start, self.max_steps)
         return {
             "group": loss.group_weight if group_is_on else 0.0,
             "intra": loss.intra_weight,
@@ -129,17 +130,22 @@ class LanguageModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if clip is None else clip)
         if not torch.isfinite(norm):
             self._stop_on_non_finite("gradient norm", float(norm), self.trainer.fit_loop.batch_idx)
-        self._sums["train/grad_norm"] = norm.detach() * self.config.trainer.accumulate
+        self._grad_norm = norm.detach()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then closes the books of the step."""
         super().optimizer_step(*args, **kwargs)
         step = self.global_step + 1  # Lightning counts this step after the hook
-        self.recording = step % self.config.trainer.log_every == 0 or step == self.max_steps
+        trainer = self.config.trainer
+        self.recording = (
+            step % trainer.log_every == 0 or step % trainer.val_every == 0 or step == self.max_steps
+        )
         if self.recording:
             self.step_counts.check()
-            accumulate = self.config.trainer.accumulate
-            self.record.update({name: float(value) / accumulate for name, value in self._sums.items()})
+            self.record.update(
+                {name: float(value) / trainer.accumulate for name, value in self._sums.items()}
+            )
+            self.record["train/grad_norm"] = float(self._grad_norm)
             self.record["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -150,6 +156,12 @@ class LanguageModule(pl.LightningModule):
             optimizer, lambda step: lr_factor(step, self.max_steps, config)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Puts the learning rate on the schedule, which a continued run may have stretched."""
+        factor = lr_factor(self.global_step, self.max_steps, self.config.optim)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * factor
 
     def on_validation_epoch_start(self) -> None:
         """Starts new sums."""
@@ -235,8 +247,11 @@ class LanguageModule(pl.LightningModule):
         micro_batch = (
             self.global_step * self.config.trainer.accumulate + batch_idx % self.config.trainer.accumulate
         )
-        saved = list_checkpoints(self.run.checkpoints_dir)
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+        saved = next(
+            (path for path in reversed(list_checkpoints(self.run.checkpoints_dir)) if not find_damage(path)),
+            None,
+        )
+        last = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
         raise RunError(
             f"{what} became {value} in step {step} (micro-batch {micro_batch + 1}, training sequences "
             f"{micro_batch * sequences} to {(micro_batch + 1) * sequences - 1}); {last}: try a lower "

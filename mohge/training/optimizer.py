@@ -33,6 +33,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     )
 
 
+def whole_steps(fraction: float, max_steps: int) -> int:
+    """A share of training in steps, rounded up; 0.07 of 100 is 7, whatever floating point makes of it."""
+    return math.ceil(round(fraction * max_steps, 6))
+
+
 def lr_factor(step: int, max_steps: int, config: OptimConfig) -> float:
     """Learning rate as a share of the peak.
 
@@ -45,13 +50,13 @@ def lr_factor(step: int, max_steps: int, config: OptimConfig) -> float:
     Returns:
         A number in (0, 1].
     """
-    warmup = math.ceil(config.warmup_fraction * max_steps)
+    warmup = whole_steps(config.warmup_fraction, max_steps)
     if step < warmup:
         return (step + 1) / warmup
     last = max(max_steps - 1, 1)
     if config.schedule == "wsd":
-        decay = max(math.ceil(config.decay_fraction * max_steps), 1)
-        progress = max(0.0, 1 - (last - step) / decay)
+        decay = whole_steps(config.decay_fraction, max_steps)
+        progress = max(0.0, 1 - (last - step) / decay) if decay else 0.0
         return 1 - (1 - config.final_lr) * min(progress, 1.0)
     progress = min((step - warmup) / max(last - warmup, 1), 1.0)
     return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))

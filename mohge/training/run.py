@@ -23,7 +23,7 @@ from mohge.config.targets import build
 from mohge.errors import Interrupted, UserError
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
-from mohge.training.checkpoint import VerifiedCheckpointIO, newest_intact, step_of
+from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact, step_of
 from mohge.training.environment import describe_environment
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import RunFolder
@@ -55,14 +55,16 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # All that input can make fail comes before the first write into the folder.
-    checkpoint = _find_checkpoint(run) if config.resume else None
+    checkpoint = _find_checkpoint(config, run) if config.resume else None
     callbacks = _callbacks(config)
     data = build("data", config.data.target, config.data, config.seed)
     data.val_sequences = config.trainer.val_sequences
     data.prepare(progress=True)
     loggers = _loggers(config, run.read_status().get("mlflow_run_id"))
     try:
+        run.remove_leftovers()
         run.forget_after(step_of(checkpoint) if checkpoint else 0)
+        discard_after(run.checkpoints_dir, checkpoint)
         _write_facts(config, run, overrides, data.summary())
         if loggers:
             run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
@@ -87,8 +89,10 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
             default_root_dir=run.path,
         )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except (Interrupted, KeyboardInterrupt):
+    except Interrupted:
         run.update_status(state="interrupted")
+        for logger in loggers:
+            logger.finalize("KILLED")  # Lightning has called it failed
         raise
     except SIGTERMException as error:
         run.update_status(state="interrupted")
@@ -127,21 +131,36 @@ def _loggers(config: TrainConfig, run_id: str | None) -> list[Logger]:
 
 
 def _write_facts(config: TrainConfig, run: RunFolder, overrides: list[str], data: dict[str, Any]) -> None:
-    """What is known of a run before it has begun."""
+    """What is known of a run before it has begun; what a continued one began with stays."""
+    environment = describe_environment()
+    if run.exists:
+        run.add_resume({"overrides": overrides, "environment": environment})
+    else:
+        run.write_json("overrides.json", overrides)
+        run.write_json("environment.json", environment)
     run.write_config(as_dict(config))
-    run.write_json("overrides.json", overrides)
-    run.write_json("environment.json", describe_environment())
     run.write_json("budget.json", budget(config).as_dict())
     run.write_json("data.json", data)
-    run.update_status(state="running", seed=config.seed, arch=config.arch_name, model=config.model.name)
+    facts = {"seed": config.seed, "arch": config.arch_name, "model": config.model.name}
+    run.update_status(state="running", error=None, **facts)
 
 
-def _find_checkpoint(run: RunFolder) -> Path | None:
-    """The newest intact checkpoint; None when there is none yet."""
+def _find_checkpoint(config: TrainConfig, run: RunFolder) -> Path | None:
+    """The newest intact checkpoint; None when there is none yet.
+
+    Raises:
+        UserError: all are damaged, or the run is past its new end.
+    """
     path, damaged = newest_intact(run.checkpoints_dir)
     for sentence in damaged:
         log.warning("%s; using %s", sentence, path)
-    log.info("continuing %s from step %d", run.path, step_of(path) if path else 0)
+    step = step_of(path) if path else 0
+    if step > steps_of(config):
+        raise UserError(
+            f"trainer.max_steps={steps_of(config)} is before step {step}, where {run.path} is: "
+            "give at least that"
+        )
+    log.info("continuing %s from step %d", run.path, step)
     return path
 
 

@@ -4,6 +4,7 @@ config.yaml       resolved configuration
 overrides.json    the command line's overrides
 environment.json  versions, platform, git revision and whether it was dirty
 budget.json       parameters, FLOPs and memory expected
+resumes.jsonl     overrides and environment of each continuation
 data.json         documents, bytes and tokens of the corpus
 status.json       state, step, tokens, last and best metrics, checkpoints, MLflow run id, seed
 metrics.jsonl     an object per logged step
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,12 @@ class RunFolder:
         """Writes one JSON file of the folder."""
         write_json_atomically(self.path / name, value)
 
+    def add_resume(self, facts: dict[str, Any]) -> None:
+        """Adds a line to resumes.jsonl: one for each time that the run was continued."""
+        path = self.path / "resumes.jsonl"
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        write_text_atomically(path, before + json.dumps(facts) + "\n")
+
     def read_overrides(self) -> list[str]:
         """The overrides that the run was started with.
 
@@ -140,6 +148,14 @@ class RunFolder:
             raise UserError(
                 f"cannot write {path}: {error.strerror}; free space, then continue with resume={self.path}"
             ) from error
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary names of a process that was killed while it wrote."""
+        for path in self.path.rglob(".*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def forget_after(self, step: int) -> None:
         """Drops records of later steps than `step`, which a resumed run will make again."""

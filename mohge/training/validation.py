@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_LARGEST_EXPONENT = 700.0  # beyond it, exp overflows
+
 
 class ValidationSums:
     """Sums of cross-entropy, tokens and bytes of each domain, in float64 on the device.
@@ -42,16 +44,17 @@ class ValidationSums:
         self._sums_M3.index_add_(0, domain_B, rows_B3)
 
     def metrics(self) -> dict[str, float]:
-        """`val/loss` (nats per token), `val/perplexity`, `val/bits_per_byte`, and the first and last "
-        "per domain."""
+        """`val/loss` (nats per token), `val/perplexity` and `val/bits_per_byte`, over all and `…/DOMAIN`."""
         result = {}
-        nats, tokens, size = self._sums_M3.sum(0).tolist()
-        if tokens:
-            result["val/loss"] = nats / tokens
-            result["val/perplexity"] = math.exp(min(nats / tokens, 700.0))
-            result["val/bits_per_byte"] = nats / math.log(2) / size
-        for name, (nats, tokens, size) in zip(self._domains, self._sums_M3.tolist(), strict=True):
-            if tokens:
-                result[f"val/loss/{name}"] = nats / tokens
-                result[f"val/bits_per_byte/{name}"] = nats / math.log(2) / size
+        parts = [("", self._sums_M3.sum(0).tolist())]
+        parts += [
+            (f"/{name}", sums) for name, sums in zip(self._domains, self._sums_M3.tolist(), strict=True)
+        ]
+        for suffix, (nats, tokens, size) in parts:
+            if not tokens:
+                continue
+            result[f"val/loss{suffix}"] = nats / tokens
+            result[f"val/perplexity{suffix}"] = math.exp(min(nats / tokens, _LARGEST_EXPONENT))
+            if size:  # special tokens alone stand for no bytes
+                result[f"val/bits_per_byte{suffix}"] = nats / math.log(2) / size
         return result

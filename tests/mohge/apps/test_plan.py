@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("mohge-plan")
+KEYS = {
+    "parameters": {
+        "total",
+        "embedding",
+        "head",
+        "attention",
+        "router",
+        "routed_experts",
+        "shared_experts",
+        "norms",
+        "without_head",
+    },
+    "active_parameters": {"expected", "min", "max"},
+    "flops_per_token": {"forward", "train"},
+    "memory_bytes": {"weights", "gradients", "optimizer", "activations", "total"},
+}
+
+
+def plan(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *overrides], cwd=folder, capture_output=True, text=True, check=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "published"),
+    [("moe", 3.3614e9), ("mohge", 2.821e9), ("mohge_released", 2.821e9)],
+)
+def test_paper_3b_agrees_with_the_published_totals(tmp_path: Path, arch: str, published: float):
+    """Published sizes of MoE-3B and MoHGE-3B (arXiv 2604.23108), which count the embedding once."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = plan(tmp_path, "model=paper_3b", f"arch={arch}", "format=json")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = json.loads(done.stdout)
+    assert {group: set(values) for group, values in result.items()} == KEYS
+    assert result["parameters"]["without_head"] == pytest.approx(published, rel=0.01)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
+    assert after.ru_maxrss < 2 * 2**20  # kilobytes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_goes_to_a_file_too(tmp_path: Path):
+    done = plan(tmp_path, "format=json", "output=plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text()) == json.loads(done.stdout)
+
+
+def test_the_table_shows_what_a_person_asks(tmp_path: Path):
+    text = plan(tmp_path).stdout
+    for words in ("total", "routed experts", "active parameters", "FLOPs to train", "optimizer"):
+        assert words in text
