@@ -112,7 +112,7 @@ class LanguageModule(pl.LightningModule):
         self._add("train/total_loss", total)
         self.step_counts.add(decisions)
         if not torch.isfinite(total):
-            self._stop_on_non_finite("loss", float(total), batch_idx)
+            self._stop_on_non_finite("loss", float(total.detach()), batch_idx)
         return total
 
     def configure_gradient_clipping(

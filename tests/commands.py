@@ -1,0 +1,115 @@
+"""The console commands as a user runs them, or, where start-up would cost too much, forked."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FORKS = multiprocessing.get_context("forkserver")
+# What takes seconds to import is imported once, in the process that the forks come from.
+_FORKS.set_forkserver_preload(["mohge.training.run", "datamodules.text", "callbacks", "mohge.apps.train"])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    status: int
+    """Exit status; minus the signal's number if one killed it."""
+    stdout: str
+    stderr: str
+    cpu_seconds: float = 0.0
+
+
+def run_command(
+    name: str,
+    arguments: Sequence[str],
+    cwd: Path,
+    *,
+    file_limit: int | None = None,
+    environment: dict[str, str] | None = None,
+) -> Finished:
+    """Run a console command of this environment.
+
+    Args:
+        name: of the console script.
+        arguments: of the command line.
+        cwd: folder to run it in.
+        file_limit: largest file it may write, in bytes, as on a full disk.
+        environment: variables to set.
+    """
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name(name), *arguments],
+            cwd=cwd,
+            env=os.environ | (environment or {}),
+            stdout=output,
+            stderr=errors,
+            preexec_fn=limit,
+        )
+        _, wait_status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(wait_status)
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return Finished(process.returncode, *texts, cpu_seconds=usage.ru_utime + usage.ru_stime)
+
+
+class ForkedTrain:
+    """mohge-train in a process forked from one that has imported everything: it starts at once."""
+
+    def __init__(self, arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None) -> None:
+        """As `run_command`; the command runs until `wait`."""
+        self._outputs = Path(tempfile.mkdtemp(dir=cwd.parent, prefix="output-"))
+        self._process = _FORKS.Process(target=_train, args=(list(arguments), cwd, self._outputs, file_limit))
+        self._process.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
+    def kill(self, signal: int) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal)
+
+    def wait(self) -> Finished:
+        """Wait until it ends."""
+        self._process.join(timeout=120)
+        assert self._process.exitcode is not None, "the command hangs"
+        stdout, stderr = ((self._outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        return Finished(self._process.exitcode, stdout, stderr)
+
+
+def forked_train(arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None) -> Finished:
+    """Run mohge-train, forked, to its end."""
+    return ForkedTrain(arguments, cwd, file_limit=file_limit).wait()
+
+
+def _train(arguments: list[str], cwd: Path, outputs: Path, file_limit: int | None) -> None:
+    os.chdir(cwd)
+    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+        with open(outputs / name, "wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    import torch  # here: most tests need none of it
+
+    torch.set_num_threads(1)  # commands run side by side, and the models are tiny
+    sys.argv = ["mohge-train", *arguments]
+    importlib.import_module("mohge.apps.train").main()

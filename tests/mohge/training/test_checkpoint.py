@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mohge.errors import UserError
+from mohge.training.checkpoint import (
+    VerifiedCheckpointIO,
+    checkpoint_name,
+    find_damage,
+    list_checkpoints,
+    load_checkpoint,
+    newest_intact,
+)
+
+
+def save(folder: Path, step: int) -> Path:
+    path = folder / checkpoint_name(step)
+    VerifiedCheckpointIO().save_checkpoint({"global_step": step, "weights": torch.arange(step)}, path)
+    return path
+
+
+def truncate(path: Path) -> None:
+    state = path / "state.ckpt"
+    state.write_bytes(state.read_bytes()[:-7])
+
+
+def flip_a_bit(path: Path) -> None:
+    state = path / "state.ckpt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+
+
+DAMAGES = {
+    "manifest.json is missing": lambda path: (path / "manifest.json").unlink(),
+    "manifest.json is unreadable": lambda path: (path / "manifest.json").write_text('{"bytes": 1'),
+    "state.ckpt is missing": lambda path: (path / "state.ckpt").unlink(),
+    "state.ckpt has": truncate,
+    "state.ckpt does not match its checksum": flip_a_bit,
+}
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    path = save(tmp_path, 100)
+    assert path.name == "step_00000100"
+    assert find_damage(path) is None
+    loaded = load_checkpoint(path)
+    assert loaded["global_step"] == 100
+    assert torch.equal(loaded["weights"], torch.arange(100))
+    assert list_checkpoints(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_and_the_checkpoint_before_is_used(tmp_path, damage):
+    oldest, before, newest = (save(tmp_path, step) for step in (5, 50, 500))
+    DAMAGES[damage](newest)
+    path, sentences = newest_intact(tmp_path)
+    assert path == before
+    assert len(sentences) == 1
+    assert f"checkpoint {newest} is damaged ({damage}" in sentences[0]
+    with pytest.raises(UserError, match=f"checkpoint {newest} is damaged"):
+        load_checkpoint(newest)
+    assert find_damage(oldest) is None
+
+
+def test_with_nothing_but_damaged_checkpoints_each_is_named(tmp_path):
+    paths = [save(tmp_path, step) for step in (5, 50)]
+    for path in paths:
+        truncate(path)
+    with pytest.raises(UserError, match="no intact one is left") as caught:
+        newest_intact(tmp_path)
+    assert all(str(path) in str(caught.value) for path in paths)
+
+
+def test_without_checkpoints_there_is_none(tmp_path):
+    assert newest_intact(tmp_path / "absent") == (None, [])
+
+
+@pytest.mark.parametrize("failing", ["save", "rename"])
+def test_a_save_that_fails_leaves_neither_half_nor_temporary(tmp_path, monkeypatch, failing):
+    kept = save(tmp_path, 1)
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        if failing == "save":
+            raise RuntimeError("PytorchStreamWriter failed writing file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch if failing == "save" else os, failing, refuse)
+    with pytest.raises(UserError, match=r"cannot write checkpoint .*step_00000002: .*free space"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [kept]
+    assert newest_intact(tmp_path) == (kept, [])
+
+
+class Payload:
+    """Unpickles by calling a function of its choice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self._path),)
+
+
+def test_a_checkpoint_with_code_is_refused_and_the_code_not_run(tmp_path):
+    """The checksum does not help here: whoever writes the code writes the manifest too."""
+    path = save(tmp_path, 1)
+    torch.save({"global_step": 1, "weights": Payload(tmp_path / "owned")}, path / "state.ckpt")
+    content = (path / "state.ckpt").read_bytes()
+    assert b"mkdir" in content or pickle.MARK in content
+    manifest = {"step": 1, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is not a checkpoint of this program"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
