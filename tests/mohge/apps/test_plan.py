@@ -9,22 +9,6 @@ from pathlib import Path
 import pytest
 
 COMMAND = Path(sys.executable).with_name("mohge-plan")
-KEYS = {
-    "parameters": {
-        "total",
-        "embedding",
-        "head",
-        "attention",
-        "router",
-        "routed_experts",
-        "shared_experts",
-        "norms",
-        "without_head",
-    },
-    "active_parameters": {"expected", "min", "max"},
-    "flops_per_token": {"forward", "train"},
-    "memory_bytes": {"weights", "gradients", "optimizer", "activations", "total"},
-}
 
 
 def plan(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +27,7 @@ def test_paper_3b_agrees_with_the_published_totals(tmp_path: Path, arch: str, pu
     done = plan(tmp_path, "model=paper_3b", f"arch={arch}", "format=json")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = json.loads(done.stdout)
-    assert {group: set(values) for group, values in result.items()} == KEYS
+    assert result.keys() == {"parameters", "active_parameters", "flops_per_token", "memory_bytes"}
     assert result["parameters"]["without_head"] == pytest.approx(published, rel=0.01)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
     assert after.ru_maxrss < 2 * 2**20  # kilobytes
