@@ -15,7 +15,7 @@ from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
 # What takes seconds to import is imported once, in the process that the forks come from.
-_FORKS.set_forkserver_preload(["mohge.training.run", "datamodules.text", "callbacks", "mohge.apps.train"])
+_FORKS.set_forkserver_preload(["mohge.training.run", "datamodules.text", "callbacks"])
 
 
 @dataclass(frozen=True)
@@ -51,31 +51,33 @@ def run_command(
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name(name), *arguments],
-            cwd=cwd,
-            env=os.environ | (environment or {}),
-            stdout=output,
-            stderr=errors,
-            preexec_fn=limit,
-        )
-        _, wait_status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(wait_status)
-        texts = []
-        for file in (output, errors):
-            file.seek(0)
-            texts.append(file.read().decode())
-    return Finished(process.returncode, *texts, cpu_seconds=usage.ru_utime + usage.ru_stime)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), *arguments],
+        cwd=cwd,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Finished(done.returncode, done.stdout, done.stderr, seconds)
 
 
-class ForkedTrain:
-    """mohge-train in a process forked from one that has imported everything: it starts at once."""
+class Forked:
+    """A command in a process forked from one that has imported everything: it starts at once."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None) -> None:
-        """As `run_command`; the command runs until `wait`."""
+    def __init__(
+        self, name: str, arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None
+    ) -> None:
+        """As `run_command`; it runs until `wait`. The limit also counts for what the command prints."""
         self._outputs = Path(tempfile.mkdtemp(dir=cwd.parent, prefix="output-"))
-        self._process = _FORKS.Process(target=_train, args=(list(arguments), cwd, self._outputs, file_limit))
+        module = f"mohge.apps.{name.removeprefix('mohge-')}"
+        self._process = _FORKS.Process(
+            target=_main, args=(module, list(arguments), cwd, self._outputs, file_limit)
+        )
         self._process.start()
 
     @property
@@ -96,20 +98,20 @@ class ForkedTrain:
         return Finished(self._process.exitcode, stdout, stderr)
 
 
-def forked_train(arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None) -> Finished:
-    """Run mohge-train, forked, to its end."""
-    return ForkedTrain(arguments, cwd, file_limit=file_limit).wait()
+def run_forked(name: str, arguments: Sequence[str], cwd: Path, *, file_limit: int | None = None) -> Finished:
+    """Run a command, forked, to its end."""
+    return Forked(name, arguments, cwd, file_limit=file_limit).wait()
 
 
-def _train(arguments: list[str], cwd: Path, outputs: Path, file_limit: int | None) -> None:
+def _main(module: str, arguments: list[str], cwd: Path, outputs: Path, file_limit: int | None) -> None:
+    import torch  # here: most tests need none of it
+
+    torch.set_num_threads(1)  # commands run side by side, and the models are tiny
     os.chdir(cwd)
     for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
         with open(outputs / name, "wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    import torch  # here: most tests need none of it
-
-    torch.set_num_threads(1)  # commands run side by side, and the models are tiny
-    sys.argv = ["mohge-train", *arguments]
-    importlib.import_module("mohge.apps.train").main()
+    sys.argv = [module, *arguments]
+    importlib.import_module(module).main()

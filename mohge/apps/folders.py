@@ -36,10 +36,10 @@ def sole_user(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, or "
                 "stop it"
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
         finally:
             lock.unlink(missing_ok=True)

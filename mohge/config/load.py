@@ -116,7 +116,9 @@ def group_choices(group: str) -> list[str]:
 
 def unknown_key(key: str, schema: type) -> str:
     """One sentence for a key that does not exist."""
-    hint = did_you_mean(key, known_keys(schema)) or "; --help lists the groups, --cfg job all keys"
+    hint = (
+        did_you_mean(key, [*known_keys(schema), *_PRESETS]) or "; --help lists the groups, --cfg job all keys"
+    )
     return f"unknown key {key}{hint}"
 
 
@@ -131,6 +133,9 @@ def _refuse_booleans(given: object, taken: object, key: str = "") -> None:
         for number, (value, other) in enumerate(zip(given, taken, strict=True)):
             _refuse_booleans(value, other, f"{key}[{number}]")
 
+
+_PRESETS = ("arch", "experiment", "debug")
+"""Groups that set keys of others and have none of their own."""
 
 _EXPECTED = {
     "int_parsing": "a whole number",

@@ -133,12 +133,13 @@ def _loggers(config: TrainConfig, run_id: str | None) -> list[Logger]:
 def _write_facts(config: TrainConfig, run: RunFolder, overrides: list[str], data: dict[str, Any]) -> None:
     """What is known of a run before it has begun; what a continued one began with stays."""
     environment = describe_environment()
-    if run.exists:
+    continued = run.exists
+    run.write_config(as_dict(config))  # first, since the largest: a full disk refuses it, or none
+    if continued:
         run.add_resume({"overrides": overrides, "environment": environment})
     else:
         run.write_json("overrides.json", overrides)
         run.write_json("environment.json", environment)
-    run.write_config(as_dict(config))
     run.write_json("budget.json", budget(config).as_dict())
     run.write_json("data.json", data)
     facts = {"seed": config.seed, "arch": config.arch_name, "model": config.model.name}

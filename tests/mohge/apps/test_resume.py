@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import ForkedTrain, forked_train
+from commands import Forked, run_forked
 from tiny_runs import read_metrics, tiny_run, write_corpus
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
     """An uninterrupted run."""
-    assert forked_train(settings("paths.run_dir=whole"), folder).status == 0
+    assert run_forked("mohge-train", settings("paths.run_dir=whole"), folder).status == 0
     return folder / "whole"
 
 
@@ -39,7 +39,7 @@ def whole(folder: Path) -> Path:
 def stopped(folder: Path, tmp_path: Path) -> Path:
     """A run that was killed when checkpoints of at least steps 5 and 10 were there."""
     run = tmp_path / "stopped"
-    command = ForkedTrain(settings(f"paths.run_dir={run}"), folder)
+    command = Forked("mohge-train", settings(f"paths.run_dir={run}"), folder)
     interrupt(command, run, 17, signal.SIGKILL)
     assert command.wait().status == -signal.SIGKILL
     return run
@@ -49,7 +49,7 @@ def settings(*extra: str) -> list[str]:
     return [*tiny_run(Path("corpus"), Path("cache")), *RUN, "loss.scope=global_batch", *extra]
 
 
-def interrupt(command: ForkedTrain, run: Path, after: int, number: int) -> None:
+def interrupt(command: Forked, run: Path, after: int, number: int) -> None:
     """Send the signal once `after` steps are recorded."""
     deadline = time.monotonic() + 120
     while command.running and lines(run / "metrics.jsonl") < after:
@@ -75,14 +75,14 @@ def checkpoints(run: Path) -> list[Path]:
 def test_a_run_killed_at_ten_random_steps_repeats_the_uninterrupted_one_bit_for_bit(folder, accumulate):
     whole, killed = folder / f"whole_{accumulate}", folder / f"killed_{accumulate}"
     extra = f"trainer.accumulate={accumulate}"
-    assert forked_train(settings(extra, f"paths.run_dir={whole.name}"), folder).status == 0
+    assert run_forked("mohge-train", settings(extra, f"paths.run_dir={whole.name}"), folder).status == 0
     arguments = settings(extra, f"paths.run_dir={killed.name}")
     for step in sorted(random.Random(accumulate).sample(range(1, STEPS - 5), 10)):
-        command = ForkedTrain(arguments, folder)
+        command = Forked("mohge-train", arguments, folder)
         interrupt(command, killed, step, signal.SIGKILL)
         assert command.wait().status == -signal.SIGKILL
         arguments = [f"resume={killed.name}"]
-    assert forked_train(arguments, folder).status == 0
+    assert run_forked("mohge-train", arguments, folder).status == 0
 
     records = read_metrics(killed)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
@@ -97,7 +97,7 @@ def test_a_signal_saves_the_step_and_the_run_continues_from_it(folder, whole, tm
     run = tmp_path / "run"
     arguments = settings(f"paths.run_dir={run}", "trainer.checkpoint_every=1000")
     for step in (3, 31, 60):
-        command = ForkedTrain(arguments, folder)
+        command = Forked("mohge-train", arguments, folder)
         interrupt(command, run, step, number)
         finished = command.wait()
         assert finished.status == 128 + number
@@ -107,7 +107,7 @@ def test_a_signal_saves_the_step_and_the_run_continues_from_it(folder, whole, tm
         assert status(run)["state"] == "interrupted"
         assert checkpoints(run)[-1].name == f"step_{reached:08d}"
         arguments = [f"resume={run}"]
-    assert forked_train(arguments, folder).status == 0
+    assert run_forked("mohge-train", arguments, folder).status == 0
     assert read_metrics(run) == read_metrics(whole)
 
 
@@ -115,7 +115,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(folder, whole, stopped):
     older, newest = checkpoints(stopped)[-2:]
     state = newest / "state.ckpt"
     state.write_bytes(state.read_bytes()[:-1000])
-    finished = forked_train([f"resume={stopped}"], folder)
+    finished = run_forked("mohge-train", [f"resume={stopped}"], folder)
     assert finished.status == 0
     assert f"checkpoint {newest} is damaged" in finished.stdout + finished.stderr
     assert f"using {older}" in finished.stdout + finished.stderr
@@ -127,7 +127,7 @@ def test_when_every_checkpoint_is_damaged_the_run_is_left_as_it_is(folder, stopp
     (newest / "manifest.json").unlink()
     (older / "state.ckpt").write_bytes(b"")
     before = (stopped / "metrics.jsonl").read_bytes()
-    finished = forked_train([f"resume={stopped}"], folder)
+    finished = run_forked("mohge-train", [f"resume={stopped}"], folder)
     assert finished.status == 2
     assert finished.stderr.startswith(f"error: checkpoint {newest} is damaged (manifest.json is missing); ")
     assert f"checkpoint {older} is damaged" in finished.stderr
@@ -140,16 +140,19 @@ def test_a_finished_run_is_told_to_be_finished_and_can_be_trained_longer(folder,
     constant_rate = ("optim.schedule=wsd", "optim.decay_fraction=0", "optim.warmup_fraction=0")
     short = settings(*constant_rate, "loss.group_start=0", "optim.final_lr=1")
     length = "trainer.max_tokens=2560"  # 20 steps of 4 * 32 tokens
-    assert forked_train([*short, "trainer.max_steps=10", f"paths.run_dir={run}"], folder).status == 0
+    assert (
+        run_forked("mohge-train", [*short, "trainer.max_steps=10", f"paths.run_dir={run}"], folder).status
+        == 0
+    )
     ended = (run / "metrics.jsonl").read_bytes()
 
-    assert forked_train([f"resume={run}"], folder).status == 0
+    assert run_forked("mohge-train", [f"resume={run}"], folder).status == 0
     assert (run / "metrics.jsonl").read_bytes() == ended
     assert status(run)["state"] == "finished"
 
-    assert forked_train([f"resume={run}", length], folder).status == 0
+    assert run_forked("mohge-train", [f"resume={run}", length], folder).status == 0
     everything = [*short, "trainer.max_steps=null", length, f"paths.run_dir={longer}"]
-    assert forked_train(everything, folder).status == 0
+    assert run_forked("mohge-train", everything, folder).status == 0
     losses, expected = (
         [(record["step"], record["train/loss"]) for record in read_metrics(path)] for path in (run, longer)
     )
@@ -160,7 +163,7 @@ def test_a_finished_run_is_told_to_be_finished_and_can_be_trained_longer(folder,
 def test_what_would_make_another_run_is_refused(folder, stopped):
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     for override in ("optim.lr=0.1", "model=tiny", "seed=1", "data.context=16"):
-        finished = forked_train([f"resume={stopped}", override], folder)
+        finished = run_forked("mohge-train", [f"resume={stopped}", override], folder)
         assert finished.status == 2
         assert finished.stderr.startswith(f"error: {override} cannot change when a run continues: ")
         assert finished.stderr.count("\n") == 1
@@ -173,7 +176,7 @@ def test_a_corpus_that_has_changed_is_refused(folder, stopped):
     config = yaml.safe_load((stopped / "config.yaml").read_text(encoding="utf-8"))
     config["data"]["path"] = str(corpus)
     (stopped / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    finished = forked_train([f"resume={stopped}"], folder)
+    finished = run_forked("mohge-train", [f"resume={stopped}"], folder)
     assert finished.status == 2
     assert "the checkpoint was trained with data.fingerprint=" in finished.stderr
     assert finished.stderr.count("\n") == 1

@@ -1,0 +1,27 @@
+"""What refusing wrong input looks like: one sentence, exit status 2, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from commands import Finished
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file with its content, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def assert_refused(finished: Finished, fragments: Sequence[str]) -> None:
+    """The command said one sentence, which holds the fragments, and left with exit status 2."""
+    lines = [line for line in finished.stderr.splitlines() if not line.startswith("import time:")]
+    assert len(lines) == 1, finished.stderr
+    assert lines[0].startswith("error: ")
+    for fragment in fragments:
+        assert fragment in lines[0]
+    assert "Traceback" not in finished.stdout
+    assert finished.status == 2
