@@ -1,0 +1,43 @@
+"""--help says what a command does, what can be chosen, how to call it and where results go."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import run_command
+from composing import composed
+
+from mohge.config.load import group_choices, typed
+from mohge.config.schema import ResultConfig, TrainConfig
+
+SCHEMAS = {"mohge-train": TrainConfig, "mohge-plan": ResultConfig, "mohge-prepare": ResultConfig}
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_help_answers_a_newcomers_questions(tmp_path: Path, command: str) -> None:
+    finished = run_command(command, ["--help"], tmp_path)
+    assert finished.status == 0
+    assert finished.stderr == ""
+    assert finished.cpu_seconds < 3
+    headings = ("Usage", "Groups and their choices", "Examples", "Results", "Exit status: 0 done")
+    places = [finished.stdout.index(heading) for heading in headings]
+    assert places == sorted(places)
+    for group in ("arch", "data", "experiment", "model"):
+        assert f"\n{group}: {', '.join(group_choices(group))}\n" in finished.stdout
+    assert max(map(len, finished.stdout.splitlines())) <= 110
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_its_examples_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    stdout = run_command(command, ["--help"], tmp_path).stdout
+    examples = re.findall(rf"^  {command}(.*)$", stdout.partition("Examples")[2], flags=re.MULTILINE)
+    assert len(examples) == 5
+    for example in examples:
+        overrides = re.findall(r"[\w.]+=\S+", example.partition("    ")[0])
+        single = [re.sub(r"=([^\[,]+),.*", r"=\1", item) for item in overrides]  # of a sweep, the first
+        name = command.removeprefix("mohge-")
+        typed(SCHEMAS[command], composed(*single, config_name=name))
