@@ -130,6 +130,18 @@ def test_a_run_that_left_no_intact_checkpoint_is_not_continued(folder):
     assert contents(folder) == before
 
 
+def test_a_loss_that_is_not_finite_is_a_failure_of_the_run(folder):
+    steep = ("optim.lr=1e30", "optim.warmup_fraction=0", "trainer.clip=null", "trainer.checkpoint_every=1")
+    finished = run_forked("mohge-train", [*RUN, *steep, "paths.run_dir=run"], folder)
+    assert finished.status == 1
+    (sentence,) = finished.stderr.splitlines()
+    assert sentence.startswith("error: ")
+    status = json_of(folder / "run" / "status.json")
+    assert f"in step {status['step'] + 1} (micro-batch {status['step'] + 1}, " in sentence
+    assert f"checkpoints/step_{status['step']:08d}: try a lower optim.lr" in sentence
+    assert status["state"] == "failed"
+
+
 @pytest.mark.parametrize("limit", [0, 1_000, 9_000, 16_000])
 @pytest.mark.parametrize("command", ["mohge-prepare", "mohge-train"])
 def test_a_disk_too_full_for_the_corpus_keeps_none_of_it(tmp_path, command, limit):

@@ -145,9 +145,9 @@ def test_global_batch_shares_count_the_step_so_far() -> None:
     both = shares.update([second, first])
     counts = first.expert_counts_E + second.expert_counts_E
     for layer in both:
-        torch.testing.assert_close(layer.expert_E, counts / counts.sum())
+        torch.testing.assert_close(layer.expert_E, counts.double() / counts.sum())
         group_counts = first.group_counts_G + second.group_counts_G
-        torch.testing.assert_close(layer.group_G, group_counts / group_counts.sum())
+        torch.testing.assert_close(layer.group_G, group_counts.double() / group_counts.sum())
     other = auxiliary_losses(first, widths=WIDTHS, shares=both[0])
     for name in ("group", "intra", "balance"):
         assert other[name] != own[name]
@@ -168,4 +168,4 @@ def test_global_batch_shares_sum_over_ranks(tmp_path: Path) -> None:
     mp.spawn(_shares_of_rank, args=(str(tmp_path),), nprocs=2)
     counts = two_level(0).expert_counts_E + two_level(1).expert_counts_E
     for rank in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), counts / counts.sum())
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), counts.double() / counts.sum())
