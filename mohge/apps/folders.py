@@ -100,4 +100,4 @@ def _name(config: TrainConfig) -> tuple[Path, bool]:
         return Path(hydra.sweep.dir) / str(hydra.sweep.subdir), False
     name = hydra.runtime.choices.get("experiment") or f"{config.model.name}-{config.arch_name}"
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return Path(config.paths.output_dir) / str(name) / stamp, True
+    return Path(config.paths.output_dir).expanduser() / str(name) / stamp, True

@@ -64,4 +64,6 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
 
 def in_folder(config: TrainConfig, folder: Path) -> TrainConfig:
     """The configuration with `paths.run_dir` set."""
-    return dataclasses.replace(config, paths=dataclasses.replace(config.paths, run_dir=str(folder)))
+    return dataclasses.replace(
+        config, paths=dataclasses.replace(config.paths, run_dir=str(folder.absolute()))
+    )

@@ -19,12 +19,11 @@ from mohge.training.run_folder import RunFolder
 
 def run(config: TrainConfig, overrides: list[str]) -> None:
     """Trains what the configuration asks for, and prints where it is and what to type next."""
-    config = absolute_paths(config)
     if config.resume is not None:
         config = continued_config(config, overrides)
     check_data(config.data)
     with claimed_folder(config) as folder:
-        config = in_folder(config, folder)
+        config = in_folder(absolute_paths(config), folder)  # late: messages so far show paths as typed
         if config.comparison is None:
             _print_summary(train_one(config, overrides), folder)
         else:

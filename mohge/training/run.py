@@ -89,7 +89,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
             default_root_dir=run.path,
         )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         run.update_status(state="interrupted")
         for logger in loggers:
             logger.finalize("KILLED")  # Lightning has called it failed
