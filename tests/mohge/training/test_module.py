@@ -110,6 +110,20 @@ def test_what_is_logged_every_few_steps_is_the_last_of_them(tiny, tmp_path):
     assert seldom == [often[2], often[5], often[6]]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_learns_as_the_cpu_does(tiny, tmp_path, precision):
+    losses = {}
+    for accelerator in ("cpu", "cuda"):
+        records = train_here(
+            tmp_path / accelerator,
+            *tiny,
+            *("trainer.max_steps=8", f"trainer.accelerator={accelerator}", f"trainer.precision={precision}"),
+        )
+        losses[accelerator] = [record["train/loss"] for record in records]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3 if precision == "fp32" else 3e-2)
+
+
 def test_bf16_learns_as_fp32_does(tiny, tmp_path):
     full, half = (
         train_here(
