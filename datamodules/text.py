@@ -112,6 +112,7 @@ class TextDataModule(L.LightningDataModule):
         return DataLoader(
             windows,
             batch_sampler=CountedBatches(order, lambda: self.position),
+            generator=torch.Generator(),  # else each loader draws from the run's own generator
             num_workers=self.cfg.workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -123,7 +124,8 @@ class TextDataModule(L.LightningDataModule):
         shorter and comes in a batch of windows of its length. The last batch of a length may be smaller.
         """
         windows = ValidationWindows(self.store, self.cfg.context, self.val_sequences)
-        return DataLoader(windows, batch_sampler=windows.batches(self.cfg.batch_sequences))
+        batches = windows.batches(self.cfg.batch_sequences)
+        return DataLoader(windows, batch_sampler=batches, generator=torch.Generator())
 
     def advance(self) -> None:
         """Count one micro-batch as consumed."""

@@ -99,4 +99,11 @@ def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder:
     if stored.exists:
         return continued_config(dataclasses.replace(config, resume=str(stored.path)), overrides)
     changes = [item for item in overrides if item.lstrip("+").partition("=")[0] != "resume"]
-    return _new_arm(config, [*RunFolder(folder).read_overrides(), *changes], name, folder)
+    arm = _new_arm(config, [*RunFolder(folder).read_overrides(), *changes], name, folder)
+    # The command line's relative paths began where the comparison was started, not where it continues.
+    places = {key: getattr(config.data, key) for key in ("path", "tokenizer", "cache_dir")}
+    logger = dataclasses.replace(arm.logger, tracking_uri=config.logger.tracking_uri)
+    arm = dataclasses.replace(
+        arm, data=dataclasses.replace(arm.data, **places), logger=logger, paths=config.paths
+    )
+    return in_folder(arm, folder / name)

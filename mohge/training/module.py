@@ -54,9 +54,8 @@ class LanguageModule(pl.LightningModule):
         self.model = build_model(config)
         initialize(self.model, config.seed)
 
-        experts, layers = config.experts, config.model.layers
-        self.step_counts = RoutingCounts(layers, experts.num_groups, experts.per_group)
-        self.val_counts = RoutingCounts(layers, experts.num_groups, experts.per_group)
+        self.step_counts = self._new_counts()
+        self.val_counts = self._new_counts()
         self.record: dict[str, float] = {}
         self.recording = False
         self._sums: dict[str, Tensor] = {}
@@ -86,9 +85,8 @@ class LanguageModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Moves the counters to the model's device."""
-        experts, layers = self.config.experts, self.config.model.layers
-        self.step_counts = RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
-        self.val_counts = RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
+        self.step_counts = self._new_counts()
+        self.val_counts = self._new_counts()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy plus weighted auxiliary losses of one micro-batch.
@@ -210,6 +208,10 @@ class LanguageModule(pl.LightningModule):
         batches = steps * self.config.trainer.accumulate
         states = ("ready", "started", "processed", "completed")
         loop.batch_progress.total.load_state_dict(dict.fromkeys(states, batches))
+
+    def _new_counts(self) -> RoutingCounts:
+        experts, layers = self.config.experts, self.config.model.layers
+        return RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
 
     def _begin_step(self) -> None:
         self._sums = {}

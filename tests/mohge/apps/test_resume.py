@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from commands import Forked, run_forked
 from tiny_runs import read_metrics, tiny_run, write_corpus
@@ -89,6 +90,14 @@ def test_a_run_killed_at_ten_random_steps_repeats_the_uninterrupted_one_bit_for_
     assert records == read_metrics(whole)
     assert [record["step"] for record in records if "val/loss" in record] == [*range(7, STEPS, 7), STEPS]
     assert status(killed)["state"] == "finished"
+    first, second = (
+        torch.load(checkpoints(run)[-1] / "state.ckpt", weights_only=True) for run in (whole, killed)
+    )
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+    assert torch.equal(first["mohge"]["random_state"]["torch"], second["mohge"]["random_state"]["torch"])
+    for part in ("lr_schedulers", "global_step", "TextDataModule"):
+        assert first[part] == second[part]
     assert list(killed.rglob("*.tmp")) == [], "left behind by a killed process"
 
 
