@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, and disk errors told plainly."""
+"""Files that are whole or absent: atomic writes, digests, and disk errors told plainly."""
 
 from __future__ import annotations
 
@@ -27,12 +27,6 @@ def digest(content: object) -> str:
     """SHA-256, in hexadecimal, of a JSON-able value; equal values give equal digests."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

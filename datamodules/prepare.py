@@ -19,7 +19,7 @@ from datamodules.cache import cache_folder, documents_folder, documents_identity
 from datamodules.corpora.base import Corpus
 from datamodules.corpora.select import build_corpus
 from datamodules.documents import DOCUMENTS_NAME, DocumentIndex, DocumentWriter, index_documents
-from datamodules.files import digest, disk_errors, sha256_of, staged, write_text
+from datamodules.files import digest, disk_errors, staged, write_text
 from datamodules.manifests import (
     MANIFEST_NAME,
     CorpusManifest,
@@ -44,7 +44,7 @@ from datamodules.tokenizer import (
 )
 from mohge.config.schema import DataConfig
 from mohge.errors import UserError
-from mohge.files import locked
+from mohge.files import locked, sha256_of
 
 _RECIPE = 1
 """Raised whenever the same corpus and settings would give other tokens."""

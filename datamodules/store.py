@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from datamodules.files import sha256_of
 from datamodules.manifests import Manifest, read_manifest
 from mohge.errors import UserError
+from mohge.files import sha256_of
 
 TOKENS_NAME = "tokens.bin"
 INDEX_NAME = "documents.npy"

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.cache import remedy
-from datamodules.checks import check
 from datamodules.manifests import Manifest
 from datamodules.prepare import prepare
 from datamodules.sampler import CountedBatches, WindowOrder
@@ -47,10 +46,6 @@ class TextDataModule(L.LightningDataModule):
         """Held-out windows of each domain, at most; None for all."""
         self._store: TokenStore | None = None
 
-    def check(self) -> None:
-        """Cheap validation before anything heavy; raises UserError."""
-        check(self.cfg)
-
     def prepare(self, progress: bool = True) -> Manifest:
         """Make the token store unless it is there, then open and check it.
 
@@ -59,9 +54,8 @@ class TextDataModule(L.LightningDataModule):
         Raises:
             UserError: wrong input, a full disk, or a damaged store.
         """
-        folder = prepare(self.cfg, progress=progress)
-        if self._store is None or self._store.folder != folder:
-            self._store = self._open(folder)
+        if self._store is None:  # Lightning's hooks come here twice more
+            self._store = self._open(prepare(self.cfg, progress=progress))
         return self._store.manifest
 
     def prepare_data(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import sys
@@ -51,7 +52,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
             except BlockingIOError:
                 print(f"waiting for another process that is {purpose} …", file=sys.stderr)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _names(path, file):
+            if not still_named(path, file):
                 continue  # the process that held the lock has removed this file: lock its successor
             try:
                 yield
@@ -60,12 +61,18 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
             return
 
 
-def _names(path: Path, file: IO[str]) -> bool:
-    """Whether `path` is still the open file."""
+def still_named(path: Path, file: IO[str]) -> bool:
+    """Whether `path` is still the open file: its holder may have removed it before we got the lock."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.files import sha256_of
 from datamodules.progress import Advance
 from mohge.errors import UserError
+from mohge.files import sha256_of
 
 _URI_LINE = re.compile(r"^'[^']+' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 _POLL_SECONDS = 0.2

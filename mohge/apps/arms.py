@@ -12,7 +12,7 @@ from hydra import compose
 from rich.console import Console
 
 from mohge.apps.folders import sole_user
-from mohge.apps.resume import continued_config, in_folder
+from mohge.apps.resume import continued_config, in_folder, override_key
 from mohge.config.load import as_dict, typed
 from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
@@ -47,11 +47,10 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
         parent.write_json("overrides.json", overrides)
     parent.update_status(state="running", arms=list(arms))
     console = Console(soft_wrap=True, highlight=False)
-    changes = [item for item in overrides if item.lstrip("+").partition("=")[0] != "resume"]
     tokens = 0
     for name, arm in arms.items():
         state = RunFolder(folder / name).read_status().get("state")
-        if state == "finished" and not changes:
+        if state == "finished" and not _changes(overrides):
             console.print(f"{name}: finished before")
             tokens = RunFolder(folder / name).read_status()["tokens"]
             continue
@@ -84,9 +83,9 @@ def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path)
     """The command line's configuration with the arm's overrides."""
     assert config.comparison is not None
     arm_overrides = config.comparison.arms[name]
-    taken = {item.partition("=")[0] for item in arm_overrides}
+    taken = {override_key(item) for item in arm_overrides}
     for item in overrides:
-        key = item.lstrip("+~").partition("=")[0]
+        key = override_key(item)
         if key in taken:
             raise UserError(f"{item} contradicts the arms of this experiment, which set {key}: leave it out")
     arm = typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides]))
@@ -98,8 +97,8 @@ def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder:
     stored = RunFolder(folder / name)
     if stored.exists:
         return continued_config(dataclasses.replace(config, resume=str(stored.path)), overrides)
-    changes = [item for item in overrides if item.lstrip("+").partition("=")[0] != "resume"]
-    arm = _new_arm(config, [*RunFolder(folder).read_overrides(), *changes], name, folder)
+    begun_with = RunFolder(folder).read_overrides()
+    arm = _new_arm(config, [*begun_with, *_changes(overrides)], name, folder)
     # The command line's relative paths began where the comparison was started, not where it continues.
     places = {key: getattr(config.data, key) for key in ("path", "tokenizer", "cache_dir")}
     logger = dataclasses.replace(arm.logger, tracking_uri=config.logger.tracking_uri)
@@ -107,3 +106,8 @@ def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder:
         arm, data=dataclasses.replace(arm.data, **places), logger=logger, paths=config.paths
     )
     return in_folder(arm, folder / name)
+
+
+def _changes(overrides: list[str]) -> list[str]:
+    """What the command line of a continued comparison sets beside `resume`."""
+    return [item for item in overrides if override_key(item) != "resume"]

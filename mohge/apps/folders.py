@@ -15,6 +15,7 @@ from hydra.types import RunMode
 
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
+from mohge.files import still_named
 from mohge.training.run_folder import RunFolder
 
 
@@ -27,22 +28,26 @@ def sole_user(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
-    with open(lock, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise UserError(
-                f"{folder} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, or "
-                "stop it"
-            ) from error
-        try:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    while True:
+        with open(lock, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise UserError(
+                    f"{folder} is in use by process {file.read().strip() or 'unknown'}: wait until it ends, "
+                    "or stop it"
+                ) from error
+            if not still_named(lock, file):
+                continue
+            try:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
 
 
 @contextlib.contextmanager

@@ -27,6 +27,11 @@ _CHANGEABLE = (
 _LENGTHS = {"trainer.max_steps", "trainer.max_tokens"}  # a new length in one unit replaces that in the other
 
 
+def override_key(override: str) -> str:
+    """The key that an override of the command line sets, adds or deletes."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The stored configuration of the run folder `config.resume`, with this command line's changes.
 
@@ -42,7 +47,7 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     stored = RunFolder(folder).read_config()
     wanted = as_dict(config)
     for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
+        key = override_key(override)
         if key == "resume":
             continue
         if key not in _CHANGEABLE and key.partition(".")[0] not in _CHANGEABLE:

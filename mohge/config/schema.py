@@ -329,6 +329,11 @@ class TrainConfig:
     comparison: ComparisonConfig | None = None
     """Set by experiments that train several runs."""
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        return self.data.batch_sequences * self.data.context * self.trainer.accumulate
+
 
 @config_class
 class ResultConfig(TrainConfig):

@@ -6,7 +6,6 @@ size and SHA-256. It is written under a temporary name and renamed, so a killed 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from mohge.errors import UserError
-from mohge.files import write_json_atomically
+from mohge.files import sha256_of, write_json_atomically
 
 STATE = "state.ckpt"
 MANIFEST = "manifest.json"
@@ -46,7 +45,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             manifest = {
                 "step": checkpoint["global_step"],
                 "bytes": (temporary / STATE).stat().st_size,
-                "sha256": _sha256(temporary / STATE),
+                "sha256": sha256_of(temporary / STATE),
             }
             write_json_atomically(temporary / MANIFEST, manifest)
             if target.exists():
@@ -107,7 +106,7 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
         return f"{STATE} is missing"
     if state.stat().st_size != expected_bytes:
         return f"{STATE} has {state.stat().st_size} bytes instead of {expected_bytes}"
-    if _sha256(state) != expected_sha256:
+    if sha256_of(state) != expected_sha256:
         return f"{STATE} does not match its checksum"
     return None
 
@@ -148,20 +147,16 @@ def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def discard_after(folder: Path, checkpoint: Path | None) -> None:
-    """Deletes what a continued run will write again: newer checkpoints, which are damaged, and halves of one.
+    """Deletes the checkpoints that a continued run will write again: newer ones, which are damaged.
 
     Args:
         folder: a run's `checkpoints/`.
         checkpoint: where the run continues; None from the start.
     """
     step = step_of(checkpoint) if checkpoint else 0
-    for path in [*(p for p in list_checkpoints(folder) if step_of(p) > step), *folder.glob(".step_*.tmp")]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    for path in list_checkpoints(folder):
+        if step_of(path) > step:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -66,8 +66,7 @@ class LanguageModule(pl.LightningModule):
     @property
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step learns from."""
-        data = self.config.data
-        return data.batch_sequences * data.context * self.config.trainer.accumulate
+        return self.config.tokens_per_step
 
     def loss_weights(self, step: int) -> dict[str, float]:
         """Weight of each auxiliary loss in optimizer step `step` (from 0).

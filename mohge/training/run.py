@@ -109,11 +109,11 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
 
 def steps_of(config: TrainConfig) -> int:
     """Optimizer steps of a run: `trainer.max_steps`, or else `trainer.max_tokens` in whole steps."""
-    trainer, data = config.trainer, config.data
+    trainer = config.trainer
     if trainer.max_steps is not None:
         return trainer.max_steps
     assert trainer.max_tokens is not None, "one is given: checked with the configuration"
-    return math.ceil(trainer.max_tokens / (data.batch_sequences * data.context * trainer.accumulate))
+    return math.ceil(trainer.max_tokens / config.tokens_per_step)
 
 
 def _callbacks(config: TrainConfig) -> list[Callback]:
