@@ -1,6 +1,6 @@
-"""The mixture-of-experts layer: router, dispatcher, experts and shared experts put together.
+"""The mixture-of-experts layer: router, experts and shared experts put together.
 
-Shapes: T tokens, D model width, K experts per token, R = T * K rows.
+Shapes: T tokens, D model width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mohge.config.schema import ExpertsConfig, RouterConfig
 from mohge.model.feed_forward import SwiGLU
 from mohge.moe.decision import RoutingDecision
-from mohge.moe.dispatch import LocalDispatcher
+from mohge.moe.dispatch import sort_rows
 from mohge.moe.experts import Experts
 from mohge.moe.routers import build_router
 
@@ -40,7 +40,6 @@ class MoELayer(nn.Module):
         self.experts = Experts(d_model, experts.widths, experts.per_group, experts.kernel)
         shared_width = experts.shared * experts.shared_width
         self.shared = SwiGLU(d_model, shared_width) if shared_width else None
-        self.dispatcher = LocalDispatcher()
 
     def forward(self, x: Tensor) -> tuple[Tensor, RoutingDecision]:
         """Map x (..., D) to y (..., D), and return the decision for its T tokens, in row-major order."""
@@ -57,7 +56,5 @@ class MoELayer(nn.Module):
 
         It is a step of its own so that a block can recompute it in the backward pass and keep the decision.
         """
-        x_RD, counts_E, state = self.dispatcher.dispatch(x.flatten(end_dim=-2), decision)
-        y_RD = self.experts(x_RD, counts_E)
-        y = self.dispatcher.combine(y_RD, state).view_as(x)
+        y = self.experts(x.flatten(end_dim=-2), sort_rows(decision)).view_as(x)
         return y if self.shared is None else y + self.shared(x)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mohge.model.feed_forward import SwiGLU
+from mohge.moe.dispatch import ExpertRows
 from mohge.moe.experts import Experts, Kernel
 
 D = 16
@@ -21,15 +22,22 @@ def build(kernel: Kernel, dtype: torch.dtype = torch.float32) -> Experts:
     return Experts(D, WIDTHS, N, kernel).to(dtype)
 
 
-def inputs(counts: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def inputs(counts: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ExpertRows]:
+    """As many tokens as rows, each with one expert, of weight 1."""
     generator = torch.Generator().manual_seed(1)
     x_RD = torch.randn(sum(counts), D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    return x_RD, torch.tensor(counts)
+    token_R = torch.arange(sum(counts))
+    return x_RD, ExpertRows(
+        counts_E=torch.tensor(counts),
+        token_R=token_R,
+        row_TK=token_R[:, None],
+        weights_TK=torch.ones(sum(counts), 1, dtype=dtype),
+    )
 
 
 def outputs_and_gradients(experts: Experts, counts: Sequence[int]) -> dict[str, Tensor]:
-    x_RD, counts_E = inputs(counts)
-    y_RD = experts(x_RD, counts_E)
+    x_RD, rows = inputs(counts)
+    y_RD = experts(x_RD, rows)
     weights_RD = torch.randn(y_RD.shape, generator=torch.Generator().manual_seed(2))
     (y_RD.float() * weights_RD).sum().backward()
     gradients = {name: parameter.grad for name, parameter in experts.named_parameters()}
@@ -73,8 +81,8 @@ def test_an_expert_without_rows_gets_a_gradient_of_zero(kernel: Kernel) -> None:
 @pytest.mark.parametrize("kernel", ["loop", "grouped"])
 def test_each_expert_is_the_dense_network_with_its_weights(kernel: Kernel) -> None:
     experts, counts = build(kernel), [2, 3, 4, 1, 0, 5, 6, 2, 1]
-    x_RD, counts_E = inputs(counts)
-    y_by_expert = experts(x_RD, counts_E).split(counts)
+    x_RD, rows = inputs(counts)
+    y_by_expert = experts(x_RD, rows).split(counts)
     for e, (x, y) in enumerate(zip(x_RD.split(counts), y_by_expert, strict=True)):
         g, n = divmod(e, N)
         dense = SwiGLU(D, WIDTHS[g])
@@ -85,9 +93,9 @@ def test_each_expert_is_the_dense_network_with_its_weights(kernel: Kernel) -> No
 
 def test_loop_gradients_are_those_of_finite_differences() -> None:
     experts = build("loop", torch.float64)
-    x_RD, counts_E = inputs([1, 0, 2, 0, 1, 0, 1, 0, 1], torch.float64)
+    x_RD, rows = inputs([1, 0, 2, 0, 1, 0, 1, 0, 1], torch.float64)
     parameters = tuple(experts.parameters())
-    assert torch.autograd.gradcheck(lambda x, *_: experts(x, counts_E), (x_RD, *parameters), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x, *_: experts(x, rows), (x_RD, *parameters), fast_mode=True)
 
 
 @pytest.mark.parametrize("kernel", ["loop", "grouped"])
@@ -108,8 +116,8 @@ def test_bfloat16_autocast(kernel: Kernel, counts: list[int]) -> None:
 def test_grouped_kernel_takes_tensors_of_any_strides(gradient: str, counts: list[int]) -> None:
     results = []
     for kernel in ("loop", "grouped"):
-        x_RD, counts_E = inputs(counts)
-        y_RD = build(kernel)(x_RD.t().contiguous().t(), counts_E)
+        x_RD, rows = inputs(counts)
+        y_RD = build(kernel)(x_RD.t().contiguous().t(), rows)
         if gradient == "expanded":
             y_RD.sum().backward()
         else:
@@ -126,13 +134,13 @@ def test_grouped_kernel_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match=r"does not compute in torch.float64; use experts.kernel=loop"):
         build("grouped", torch.float64)(*inputs([1] * 9, torch.float64))
     narrow = Experts(D, (12,), 2, "grouped")
-    x_RD, counts_E = inputs([3, 4])
-    narrow(x_RD, counts_E)
+    x_RD, rows = inputs([3, 4])
+    narrow(x_RD, rows)
     with (
         torch.autocast("cpu", torch.bfloat16),
         pytest.raises(ValueError, match=r"experts.widths in multiples of 8 in torch.bfloat16, and 12 is not"),
     ):
-        narrow(x_RD, counts_E)
+        narrow(x_RD, rows)
 
 
 def test_unknown_kernel_is_refused() -> None:

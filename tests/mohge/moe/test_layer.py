@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mohge.config.schema import ExpertsConfig, RouterConfig
 from mohge.moe.decision import RoutingDecision
-from mohge.moe.dispatch import LocalDispatcher
+from mohge.moe.dispatch import sort_rows
 from mohge.moe.experts import Experts, Kernel
 from mohge.moe.layer import MoELayer
 from mohge.moe.routers import top_k_route
@@ -79,7 +79,7 @@ def test_layer_is_its_formula(router: RouterConfig, kernel: Kernel) -> None:
 
 
 def decision_of(ids_TK: Tensor, weights_TK: Tensor) -> RoutingDecision:
-    """A decision with these choices, however improbable; all that dispatcher and experts read of one."""
+    """A decision with these choices, however improbable; all that the experts read of one."""
     T = ids_TK.shape[0]
     anything = top_k_route(torch.zeros(T, 6), num_groups=3, expert_top_k=ids_TK.shape[1])
     return dataclasses.replace(anything, expert_ids_TK=ids_TK, weights_TK=weights_TK)
@@ -121,13 +121,11 @@ def test_gradients_of_the_loop_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(output, (x_TD, weights_TK, *parameters), fast_mode=True)
 
 
-def test_dispatch_sorts_by_expert_and_keeps_every_row() -> None:
-    x_TD = tokens(3)
-    decision = decision_of(torch.tensor([[4, 1], [1, 0], [4, 5]]), torch.full((3, 2), 0.5))
-    x_RD, counts_E, state = LocalDispatcher().dispatch(x_TD, decision)
-    assert counts_E.tolist() == [1, 2, 0, 0, 2, 1]
-    assert torch.equal(x_RD, x_TD[[1, 0, 1, 0, 2, 2]])
-    torch.testing.assert_close(LocalDispatcher().combine(x_RD, state), x_TD)
+def test_rows_are_sorted_by_expert_and_none_is_lost() -> None:
+    rows = sort_rows(decision_of(torch.tensor([[4, 1], [1, 0], [4, 5]]), torch.full((3, 2), 0.5)))
+    assert rows.counts_E.tolist() == [1, 2, 0, 0, 2, 1]
+    assert rows.token_R.tolist() == [1, 0, 1, 0, 2, 2]
+    assert rows.row_TK.tolist() == [[3, 1], [2, 0], [4, 5]]
 
 
 @routers

@@ -1,0 +1,119 @@
+"""How experts are computed: the loop, which is the reference, and torch's grouped product.
+
+Shapes: T tokens, D model width, K experts per token, E experts, G groups, N experts per group (E = G * N),
+W width of a group's experts, R = T * K rows.
+
+A kernel maps tokens and their rows to the weighted sum of the outputs of each token's experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from mohge.moe.dispatch import ExpertRows
+
+
+def loop(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Tensor:
+    """Compute expert by expert, in any floating dtype."""
+    return _by_group(_loop_group, x_TD, rows, gate_up, down)
+
+
+def grouped(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Tensor:
+    """Compute one grouped product per matrix and width group, in float32, bfloat16 or float16.
+
+    Raises:
+        ValueError: for other dtypes, and sizes whose rows are not whole multiples of 16 bytes.
+    """
+    for group in down:
+        check_grouped(group.shape[1], group.shape[2], x_TD.dtype)
+    return _by_group(_grouped_group, x_TD, rows, gate_up, down)
+
+
+def check_grouped(d_model: int, width: int, dtype: torch.dtype) -> None:
+    """Refuse what F.grouped_mm cannot do: it needs strides of whole 16 bytes, and has no float64.
+
+    Raises:
+        ValueError: naming the size or the dtype.
+    """
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"experts.kernel=grouped does not compute in {dtype}; use experts.kernel=loop")
+    multiple = 16 // dtype.itemsize
+    for name, size in (("model.d_model", d_model), ("experts.widths", width)):
+        if size % multiple:
+            raise ValueError(
+                f"experts.kernel=grouped needs {name} in multiples of {multiple} in {dtype}, "
+                f"and {size} is not; use such a multiple or experts.kernel=loop"
+            )
+
+
+def _by_group(
+    compute: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    x_TD: Tensor,
+    rows: ExpertRows,
+    gate_up: Sequence[Tensor],
+    down: Sequence[Tensor],
+) -> Tensor:
+    counts_GN = rows.counts_E.view(len(down), -1)
+    # index_select and not x_TD[...]: the backward of advanced indexing is several times slower.
+    x_RD = x_TD.index_select(0, rows.token_R)
+    x_by_group = x_RD.split(counts_GN.sum(dim=1).tolist())
+    y_RD = torch.cat(
+        [
+            # To the dtype of x, which is autocast's where that is on.
+            compute(x, w_in.to(x.dtype), w_out.to(x.dtype), counts_N)
+            for x, w_in, w_out, counts_N in zip(x_by_group, gate_up, down, counts_GN, strict=True)
+        ]
+    )
+    return _combine(y_RD, rows)
+
+
+def _combine(y_RD: Tensor, rows: ExpertRows) -> Tensor:
+    """Add up each token's K rows by their weights."""
+    # An embedding bag is a gather and a weighted sum in one pass, without a T x K x D intermediate. It
+    # sums in the router's dtype: bfloat16 would round the weights to 8 bits.
+    dtype = torch.promote_types(y_RD.dtype, rows.weights_TK.dtype)
+    weights_TK = rows.weights_TK.to(dtype)
+    y_TD = F.embedding_bag(rows.row_TK, y_RD.to(dtype), per_sample_weights=weights_TK, mode="sum")
+    return y_TD.to(y_RD.dtype)
+
+
+def _swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def _loop_group(x_RD: Tensor, gate_up: Tensor, down: Tensor, counts_N: Tensor) -> Tensor:
+    # unbind and not gate_up[n]: the backward of indexing fills a whole stack of zeros for every expert.
+    experts = zip(x_RD.split(counts_N.tolist()), gate_up.unbind(), down.unbind(), strict=True)
+    return torch.cat([F.linear(_swiglu(F.linear(x, w_in)), w_out) for x, w_in, w_out in experts])
+
+
+def _grouped_group(x_RD: Tensor, gate_up: Tensor, down: Tensor, counts_N: Tensor) -> Tensor:
+    ends_N = counts_N.cumsum(0).to(torch.int32)
+    hidden_RW = _swiglu(F.grouped_mm(_row_major(x_RD), gate_up.transpose(1, 2), offs=ends_N))
+    y_RD: Tensor = _RowMajorGradient.apply(F.grouped_mm(hidden_RW, down.transpose(1, 2), offs=ends_N))
+    return y_RD
+
+
+def _row_major(x: Tensor) -> Tensor:
+    """The matrix in the strides that F.grouped_mm insists on. `Tensor.contiguous` is not enough: it leaves
+    any strides as they are when there is no row or one.
+    """
+    return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
+
+
+class _RowMajorGradient(torch.autograd.Function):
+    """The identity; its gradient, of whatever strides, is made fit for the backward of F.grouped_mm."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _row_major(gradients[0])
