@@ -39,12 +39,13 @@ def tokens(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def by_formula(layer: MoELayer, x_TD: Tensor, decision: RoutingDecision) -> Tensor:
     """Every expert on every token, weighted by the dense weights; shared experts on top."""
-    T, E = x_TD.shape[0], decision.num_experts
     y_TD = torch.zeros_like(x_TD)
-    for e in range(E):
-        all_on_e = torch.zeros(E, dtype=torch.int64)
-        all_on_e[e] = T
-        y_TD = y_TD + decision.expert_weights_TE[:, e : e + 1] * layer.experts(x_TD, all_on_e)
+    for e in range(decision.num_experts):
+        g, n = divmod(e, decision.experts_per_group)
+        gate, up = layer.get_parameter(f"experts.groups.{g}.gate_up")[n].chunk(2)
+        down = layer.get_parameter(f"experts.groups.{g}.down")[n]
+        y_e_TD = (torch.nn.functional.silu(x_TD @ gate.t()) * (x_TD @ up.t())) @ down.t()
+        y_TD = y_TD + decision.expert_weights_TE[:, e : e + 1] * y_e_TD
     return y_TD if layer.shared is None else y_TD + layer.shared(x_TD)
 
 
