@@ -99,12 +99,12 @@ def _check_kernel(config: TrainConfig) -> None:
         not odd,
         f"experts.widths={list(experts.widths)} with experts.kernel=grouped and trainer.precision="
         f"{config.trainer.precision}: {odd[0] if odd else 0} is not a multiple of {step}: round it, or use "
-        f"experts.kernel=loop",
+        f"experts.kernel=auto",
     )
     _require(
         not experts.widths or config.model.d_model % step == 0,
         f"model.d_model={config.model.d_model} with experts.kernel=grouped and trainer.precision="
-        f"{config.trainer.precision} is not a multiple of {step}: round it, or use experts.kernel=loop",
+        f"{config.trainer.precision} is not a multiple of {step}: round it, or use experts.kernel=auto",
     )
 
 

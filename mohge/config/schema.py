@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Kernel = Literal["auto", "loop", "grouped", "fused"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 _T = TypeVar("_T")
@@ -91,7 +92,7 @@ class ExpertsConfig:
     """Experts that every token passes through."""
     shared_width: NonNegative = 0
     """Hidden width of each shared expert."""
-    kernel: Literal["loop", "grouped"] = "grouped"
+    kernel: Kernel = "grouped"
     """How experts are computed: `loop` is the slow reference, `grouped` one product per width group."""
 
     @property

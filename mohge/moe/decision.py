@@ -80,7 +80,9 @@ class RoutingDecision:
     @cached_property
     def expert_counts_E(self) -> Tensor:
         """int64, tokens that chose each expert; sums to T * K."""
-        return torch.bincount(self.expert_ids_TK.flatten(), minlength=self.num_experts)
+        # Not bincount, which makes the host wait for a GPU.
+        ids_R = self.expert_ids_TK.flatten()
+        return ids_R.new_zeros(self.num_experts).scatter_add_(0, ids_R, torch.ones_like(ids_R))
 
     @cached_property
     def group_counts_G(self) -> Tensor:

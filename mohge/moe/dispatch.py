@@ -26,6 +26,15 @@ class ExpertRows:
     weights_TK: Tensor
     """Weight of that row in the token's output; differentiable."""
 
+    def padded(self, multiple: int) -> ExpertRows:
+        """The same with a multiple of rows for every expert: those added are of token 0, and unused."""
+        counts_E = (self.counts_E + multiple - 1) // multiple * multiple
+        shift_E = (counts_E - self.counts_E).cumsum(0) - (counts_E - self.counts_E)
+        row_R = torch.arange(self.token_R.numel(), device=self.token_R.device)
+        row_R += shift_E.repeat_interleave(self.counts_E)
+        token_R = self.token_R.new_zeros(int(counts_E.sum())).index_copy_(0, row_R, self.token_R)
+        return ExpertRows(counts_E, token_R, row_R[self.row_TK], self.weights_TK)
+
 
 def sort_rows(decision: RoutingDecision) -> ExpertRows:
     """Order the choices of a decision by expert, with one stable sort."""

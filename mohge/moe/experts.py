@@ -5,21 +5,14 @@ Shapes: T tokens, D model width, G groups, N experts per group, W width of a gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mohge.moe import kernels
+from mohge.config.schema import Kernel
 from mohge.moe.dispatch import ExpertRows
-
-Kernel = Literal["loop", "grouped"]
-
-_KERNELS: dict[str, Callable[[Tensor, ExpertRows, Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
-    "loop": kernels.loop,
-    "grouped": kernels.grouped,
-}
+from mohge.moe.kernels import KERNELS, choose_kernel
 
 
 class Experts(nn.Module):
@@ -31,23 +24,19 @@ class Experts(nn.Module):
         d_model: D.
         widths: W of each group.
         per_group: N.
-        kernel: "loop" computes expert by expert, in any floating dtype, and is the reference; "grouped"
-            computes one grouped product per width group, in float32, bfloat16 or float16.
+        kernel: "loop" computes expert by expert, and is the reference; "grouped" computes one grouped
+            product per width group, in float32, bfloat16 or float16; "fused" is one autograd function for
+            the layer; "auto" is the fastest of them for the device, the dtype and the sizes.
 
     Raises:
-        ValueError: if the kernel is unknown, or cannot compute these widths.
+        ValueError: if the kernel is unknown.
     """
 
-    def __init__(
-        self, d_model: int, widths: Sequence[int], per_group: int, kernel: Kernel = "grouped"
-    ) -> None:
+    def __init__(self, d_model: int, widths: Sequence[int], per_group: int, kernel: Kernel = "auto") -> None:
         super().__init__()
-        if kernel not in _KERNELS:
-            raise ValueError(f"experts.kernel={kernel} is none of {', '.join(_KERNELS)}")
-        if kernel == "grouped":
-            for width in widths:
-                kernels.check_grouped(d_model, width, torch.float32)
-        self.kernel = kernel
+        if kernel != "auto" and kernel not in KERNELS:
+            raise ValueError(f"experts.kernel={kernel} is none of auto, {', '.join(KERNELS)}")
+        self.d_model, self.widths, self.kernel = d_model, tuple(widths), kernel
         self.groups = nn.ModuleList(ExpertGroup(d_model, width, per_group) for width in widths)
 
     def forward(self, x_TD: Tensor, rows: ExpertRows) -> Tensor:
@@ -65,13 +54,15 @@ class Experts(nn.Module):
             y_TD; differentiable in x_TD, the weights of rows, and the parameters.
 
         Raises:
-            ValueError: if the kernel cannot compute in this dtype.
+            ValueError: if the kernel cannot compute these widths in this dtype.
         """
         device = x_TD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TD.dtype
         gate_up = [group.get_parameter("gate_up") for group in self.groups]
         down = [group.get_parameter("down") for group in self.groups]
-        return _KERNELS[self.kernel](x_TD.to(dtype), rows, gate_up, down)
+        auto = self.kernel == "auto"
+        kernel = choose_kernel(device, dtype, self.d_model, self.widths) if auto else self.kernel
+        return KERNELS[kernel](x_TD.to(dtype), rows, gate_up, down)
 
 
 class ExpertGroup(nn.Module):

@@ -1,4 +1,4 @@
-"""How experts are computed: the loop, which is the reference, and torch's grouped product.
+"""How experts are computed: the loop, which is the reference, torch's grouped product, and the choice.
 
 Shapes: T tokens, D model width, K experts per token, E experts, G groups, N experts per group (E = G * N),
 W width of a group's experts, R = T * K rows.
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from mohge.moe.dispatch import ExpertRows
+from mohge.moe.fused import fused
+
+_GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def loop(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Tensor:
@@ -29,26 +32,28 @@ def grouped(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Seq
     Raises:
         ValueError: for other dtypes, and sizes whose rows are not whole multiples of 16 bytes.
     """
-    for group in down:
-        check_grouped(group.shape[1], group.shape[2], x_TD.dtype)
+    dtype = x_TD.dtype
+    if dtype not in _GROUPED_DTYPES:
+        raise ValueError(f"experts.kernel=grouped does not compute in {dtype}; use experts.kernel=fused")
+    if sizes := _misaligned(dtype, [size for group in down for size in group.shape[1:]]):
+        raise ValueError(
+            f"experts.kernel=grouped needs model.d_model and experts.widths in multiples of "
+            f"{16 // dtype.itemsize} in {dtype}, and {sizes[0]} is not; use such a multiple or "
+            f"experts.kernel=fused"
+        )
     return _by_group(_grouped_group, x_TD, rows, gate_up, down)
 
 
-def check_grouped(d_model: int, width: int, dtype: torch.dtype) -> None:
-    """Refuse what F.grouped_mm cannot do: it needs strides of whole 16 bytes, and has no float64.
+def choose_kernel(device_type: str, dtype: torch.dtype, d_model: int, widths: Sequence[int]) -> str:
+    """What experts.kernel=auto stands for: the fastest (docs/PERFORMANCE.md) that can compute these sizes."""
+    if device_type == "cuda" and dtype in _GROUPED_DTYPES and not _misaligned(dtype, (d_model, *widths)):
+        return "grouped"
+    return "fused"
 
-    Raises:
-        ValueError: naming the size or the dtype.
-    """
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"experts.kernel=grouped does not compute in {dtype}; use experts.kernel=loop")
-    multiple = 16 // dtype.itemsize
-    for name, size in (("model.d_model", d_model), ("experts.widths", width)):
-        if size % multiple:
-            raise ValueError(
-                f"experts.kernel=grouped needs {name} in multiples of {multiple} in {dtype}, "
-                f"and {size} is not; use such a multiple or experts.kernel=loop"
-            )
+
+def _misaligned(dtype: torch.dtype, sizes: Sequence[int]) -> list[int]:
+    """Sizes that F.grouped_mm cannot compute: it needs strides of whole 16 bytes."""
+    return [size for size in sizes if size * dtype.itemsize % 16]
 
 
 def _by_group(
@@ -117,3 +122,10 @@ class _RowMajorGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
         return _row_major(gradients[0])
+
+
+KERNELS: dict[str, Callable[[Tensor, ExpertRows, Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
+    "loop": loop,
+    "grouped": grouped,
+    "fused": fused,
+}

@@ -5,6 +5,7 @@ Shapes: B batch, S sequence, V vocabulary, L layers, G groups, E experts.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from mohge.errors import RunError
 from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
+from mohge.moe.kernels import choose_kernel
 from mohge.moe.losses import GlobalBatchShares, auxiliary_losses
 from mohge.training.checkpoint import find_damage, list_checkpoints
 from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
@@ -28,6 +30,8 @@ from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.routing_counts import RoutingCounts
 from mohge.training.run_folder import RunFolder
 from mohge.training.validation import ValidationSums
+
+log = logging.getLogger(__name__)
 
 
 class LanguageModule(pl.LightningModule):
@@ -83,9 +87,14 @@ class LanguageModule(pl.LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """Moves the counters to the model's device."""
+        """Moves the counters to the model's device, and says which kernel the experts use."""
         self.step_counts = self._new_counts()
         self.val_counts = self._new_counts()
+        experts, precision = self.config.experts, self.config.trainer.precision
+        if experts.kernel == "auto" and experts.widths:
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            kernel = choose_kernel(self.device.type, dtype, self.config.model.d_model, experts.widths)
+            log.info("experts.kernel=auto uses %s, on %s in %s", kernel, self.device.type, precision)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy plus weighted auxiliary losses of one micro-batch.

@@ -213,7 +213,7 @@ def built(cfg: TrainConfig) -> TransformerLM:
     return model
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
 @pytest.mark.parametrize("router", [TWO_LEVEL, FLAT, DENSE])
 @pytest.mark.parametrize("model", [MODEL, LATENT, UNEQUAL])
 def test_forward_flops_equal_those_counted_by_torch(model, router, kernel):

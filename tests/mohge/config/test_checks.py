@@ -32,10 +32,13 @@ BASE = typed(TrainConfig, composed())
         ),
         (["experts.per_group=0"], "experts.per_group=0 with experts.widths=.* makes no experts"),
         (["experts.shared=0"], "experts.shared=0 with experts.shared_width=64 is half a shared expert"),
-        (["experts.widths=[48,82]"], "82 is not a multiple of 4"),
-        (["experts.widths=[48,84]", "trainer.precision=bf16"], "84 is not a multiple of 8"),
+        (["experts.widths=[48,82]", "experts.kernel=grouped"], "82 is not a multiple of 4"),
         (
-            ["model.d_model=130", "model.heads=1", "model.kv_heads=1"],
+            ["experts.widths=[48,84]", "experts.kernel=grouped", "trainer.precision=bf16"],
+            "84 is not a multiple of 8",
+        ),
+        (
+            ["model.d_model=130", "model.heads=1", "model.kv_heads=1", "experts.kernel=grouped"],
             "model.d_model=130 with experts.kernel=grouped",
         ),
         (["router=none"], "router.kind=none leaves the experts"),

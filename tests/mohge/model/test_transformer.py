@@ -87,7 +87,7 @@ def test_the_untrained_model_is_almost_undecided():
 
 
 @pytest.mark.parametrize(("model", "router"), EVERY_KIND)
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
 def test_recomputation_leaves_gradients_bit_identical(model, router, kernel):
     experts = replace(POOL, kernel=kernel)
     kept = gradients(build(model, router, experts))

@@ -1,6 +1,7 @@
-"""The grouped kernel against the loop, the loop against finite differences and the dense network."""
+"""Each kernel against the loop, the loop against finite differences and the dense network."""
 
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 import torch
@@ -8,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mohge.config.schema import Kernel
 from mohge.model.feed_forward import SwiGLU
+from mohge.moe import fused
 from mohge.moe.dispatch import ExpertRows
-from mohge.moe.experts import Experts, Kernel
+from mohge.moe.experts import Experts
+from mohge.moe.kernels import KERNELS, choose_kernel
 
 D = 16
 WIDTHS = (8, 24, 32)
 N = 3
+kernels = pytest.mark.parametrize("kernel", KERNELS)
 
 
 def build(kernel: Kernel, dtype: torch.dtype = torch.float32) -> Experts:
@@ -22,10 +27,14 @@ def build(kernel: Kernel, dtype: torch.dtype = torch.float32) -> Experts:
     return Experts(D, WIDTHS, N, kernel).to(dtype)
 
 
-def inputs(counts: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ExpertRows]:
+def inputs(
+    counts: Sequence[int], dtype: torch.dtype = torch.float32, d_model: int = D
+) -> tuple[Tensor, ExpertRows]:
     """As many tokens as rows, each with one expert, of weight 1."""
     generator = torch.Generator().manual_seed(1)
-    x_RD = torch.randn(sum(counts), D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    x_RD = (
+        torch.randn(sum(counts), d_model, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    )
     token_R = torch.arange(sum(counts))
     return x_RD, ExpertRows(
         counts_E=torch.tensor(counts),
@@ -35,8 +44,11 @@ def inputs(counts: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[T
     )
 
 
-def outputs_and_gradients(experts: Experts, counts: Sequence[int]) -> dict[str, Tensor]:
-    x_RD, rows = inputs(counts)
+def outputs_and_gradients(
+    experts: Experts, counts: Sequence[int], dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    x_RD, rows = inputs(counts, torch.bfloat16, experts.d_model)  # values that bfloat16 holds exactly
+    x_RD = x_RD.detach().to(dtype).requires_grad_()
     y_RD = experts(x_RD, rows)
     weights_RD = torch.randn(y_RD.shape, generator=torch.Generator().manual_seed(2))
     (y_RD.float() * weights_RD).sum().backward()
@@ -44,6 +56,14 @@ def outputs_and_gradients(experts: Experts, counts: Sequence[int]) -> dict[str, 
     tensors = {"output": y_RD.detach(), "x": x_RD.grad} | gradients
     assert all(tensor is not None for tensor in tensors.values())
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def assert_all_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            actual[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_parameters() -> None:
@@ -59,16 +79,12 @@ def test_parameters() -> None:
 @given(counts=st.lists(st.sampled_from([0, 0, 1, 2, 7, 40]), min_size=9, max_size=9).filter(any))
 def test_kernels_agree(counts: list[int]) -> None:
     """Any split of rows over the experts: empty experts, empty groups, one row, all rows on one expert."""
-    loop = outputs_and_gradients(build("loop"), counts)
-    grouped = outputs_and_gradients(build("grouped"), counts)
-    assert loop.keys() == grouped.keys()
-    for name, expected in loop.items():
-        torch.testing.assert_close(
-            grouped[name], expected, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    expected = outputs_and_gradients(build("loop"), counts)
+    for kernel in KERNELS:
+        assert_all_close(outputs_and_gradients(build(kernel), counts), expected)
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@kernels
 def test_an_expert_without_rows_gets_a_gradient_of_zero(kernel: Kernel) -> None:
     tensors = outputs_and_gradients(build(kernel), [0, 5, 0, 0, 0, 0, 1, 2, 3])
     for g in range(3):
@@ -78,7 +94,7 @@ def test_an_expert_without_rows_gets_a_gradient_of_zero(kernel: Kernel) -> None:
             assert has_rows == [[False, True, False], [False] * 3, [True] * 3][g]
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@kernels
 def test_each_expert_is_the_dense_network_with_its_weights(kernel: Kernel) -> None:
     experts, counts = build(kernel), [2, 3, 4, 1, 0, 5, 6, 2, 1]
     x_RD, rows = inputs(counts)
@@ -91,14 +107,15 @@ def test_each_expert_is_the_dense_network_with_its_weights(kernel: Kernel) -> No
         torch.testing.assert_close(y, dense(x))
 
 
-def test_loop_gradients_are_those_of_finite_differences() -> None:
-    experts = build("loop", torch.float64)
+@pytest.mark.parametrize("kernel", ["loop", "fused"])
+def test_gradients_are_those_of_finite_differences(kernel: Kernel) -> None:
+    experts = build(kernel, torch.float64)
     x_RD, rows = inputs([1, 0, 2, 0, 1, 0, 1, 0, 1], torch.float64)
     parameters = tuple(experts.parameters())
     assert torch.autograd.gradcheck(lambda x, *_: experts(x, rows), (x_RD, *parameters), fast_mode=True)
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@kernels
 @pytest.mark.parametrize("counts", [[4, 0, 1, 7, 2, 0, 0, 0, 3], [0, 0, 0, 0, 1, 0, 0, 0, 0]])
 def test_bfloat16_autocast(kernel: Kernel, counts: list[int]) -> None:
     exact = outputs_and_gradients(build("loop"), counts)
@@ -111,13 +128,14 @@ def test_bfloat16_autocast(kernel: Kernel, counts: list[int]) -> None:
         assert error < 0.02, name
 
 
+@kernels
 @pytest.mark.parametrize("counts", [[0, 0, 0, 0, 6, 0, 0, 0, 0], [1, 0, 0, 0, 1, 2, 0, 0, 1]])
 @pytest.mark.parametrize("gradient", ["expanded", "transposed"])
-def test_grouped_kernel_takes_tensors_of_any_strides(gradient: str, counts: list[int]) -> None:
+def test_tensors_of_any_strides(kernel: Kernel, gradient: str, counts: list[int]) -> None:
     results = []
-    for kernel in ("loop", "grouped"):
+    for name in ("loop", kernel):
         x_RD, rows = inputs(counts)
-        y_RD = build(kernel)(x_RD.t().contiguous().t(), rows)
+        y_RD = build(name)(x_RD.t().contiguous().t(), rows)
         if gradient == "expanded":
             y_RD.sum().backward()
         else:
@@ -126,12 +144,28 @@ def test_grouped_kernel_takes_tensors_of_any_strides(gradient: str, counts: list
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_fused_computes_any_sizes(data: st.DataObject) -> None:
+    """Sizes that are multiples of nothing, and groups that do not fit one chunk."""
+    d_model, per_group = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
+    widths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3))
+    num_experts = len(widths) * per_group
+    counts = data.draw(st.lists(st.integers(0, 30), min_size=num_experts, max_size=num_experts))
+    results = []
+    for kernel, chunk_bytes in (("loop", 0), ("fused", 2**20), ("fused", 50 * d_model)):
+        torch.manual_seed(0)
+        experts = Experts(d_model, widths, per_group, kernel)
+        with mock.patch("mohge.moe.fused._CHUNK_BYTES", chunk_bytes):
+            results.append(outputs_and_gradients(experts, counts))
+    for result in results[1:]:
+        assert_all_close(result, results[0])
+
+
 def test_grouped_kernel_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match=r"experts.widths in multiples of 4 in torch.float32, and 18 is not"):
-        Experts(D, (16, 18), 2, "grouped")
-    with pytest.raises(ValueError, match=r"model.d_model in multiples of 4 in torch.float32, and 18 is not"):
-        Experts(18, (16,), 2, "grouped")
-    with pytest.raises(ValueError, match=r"does not compute in torch.float64; use experts.kernel=loop"):
+    with pytest.raises(ValueError, match=r"widths in multiples of 4 in torch.float32, and 18 is not"):
+        Experts(D, (16, 18), 2, "grouped")(*inputs([1] * 4))
+    with pytest.raises(ValueError, match=r"does not compute in torch.float64; use experts.kernel=fused"):
         build("grouped", torch.float64)(*inputs([1] * 9, torch.float64))
     narrow = Experts(D, (12,), 2, "grouped")
     x_RD, rows = inputs([3, 4])
@@ -144,5 +178,45 @@ def test_grouped_kernel_refuses_what_it_cannot_do() -> None:
 
 
 def test_unknown_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"experts.kernel=fast is none of loop, grouped"):
+    with pytest.raises(ValueError, match=r"experts.kernel=fast is none of auto, loop, grouped, fused"):
         Experts(D, (16,), 2, "fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", [(16, 32), (15, 31)])
+def test_auto_computes_what_was_chosen(widths: tuple[int, int], dtype: torch.dtype) -> None:
+    chosen = choose_kernel("cpu", dtype, D, widths)
+    outputs = []
+    for kernel in ("auto", chosen):
+        torch.manual_seed(0)
+        outputs.append(Experts(D, widths, 2, kernel).to(dtype)(*inputs([3, 0, 5, 1], dtype)))
+    assert torch.equal(*outputs)
+
+
+def test_auto_on_a_gpu_is_the_grouped_product_where_it_can_be() -> None:
+    assert choose_kernel("cuda", torch.bfloat16, 64, (16, 32)) == "grouped"
+    assert choose_kernel("cuda", torch.bfloat16, 64, (16, 28)) == "fused"
+    assert choose_kernel("cuda", torch.float64, 64, (16, 32)) == "fused"
+
+
+@kernels
+@pytest.mark.parametrize("counts", [[4, 0, 1, 7, 2, 0, 0, 0, 3], [0] * 9])
+def test_half_precision_parameters(kernel: Kernel, counts: list[int]) -> None:
+    """Rounded inputs and weights against the same in float32: only products and their sums may round."""
+    rounded = build(kernel).to(torch.bfloat16)
+    exact = build("loop")
+    exact.load_state_dict({name: tensor.float() for name, tensor in rounded.state_dict().items()})
+    expected = outputs_and_gradients(exact, counts)
+    for name, actual in outputs_and_gradients(rounded, counts, torch.bfloat16).items():
+        assert actual.dtype == torch.bfloat16
+        error = (actual.float() - expected[name]).norm() / expected[name].norm().clamp_min(1e-9)
+        assert error < 0.02, name
+
+
+def test_fused_products_in_the_given_dtype_with_rows_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU that has instructions for bfloat16, whatever this one has."""
+    dtypes = []
+    monkeypatch.setattr(fused, "_product_dtype", lambda _, dtype: dtypes.append(dtype) or dtype)
+    test_half_precision_parameters("fused", [4, 0, 1, 7, 2, 0, 0, 0, 3])
+    test_half_precision_parameters("fused", [0, 40, 1, 16, 32, 0, 0, 17, 3])
+    assert set(dtypes) == {torch.bfloat16}

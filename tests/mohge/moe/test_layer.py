@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mohge.config.schema import ExpertsConfig, RouterConfig
+from mohge.config.schema import ExpertsConfig, Kernel, RouterConfig
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.dispatch import sort_rows
-from mohge.moe.experts import Experts, Kernel
+from mohge.moe.experts import Experts
+from mohge.moe.kernels import KERNELS
 from mohge.moe.layer import MoELayer
 from mohge.moe.routers import top_k_route
 
@@ -67,7 +68,7 @@ def assert_all_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> 
 
 
 @routers
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_layer_is_its_formula(router: RouterConfig, kernel: Kernel) -> None:
     layer, x = build(router, kernel), tokens(3, 7)
     y, decision = layer(x)
@@ -101,16 +102,18 @@ def test_kernels_agree_for_any_routing(ids: list[list[int]]) -> None:
     ids_TK = torch.tensor(ids)
     weights_TK = torch.rand(ids_TK.shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
     x, results = tokens(len(ids)), []
-    for kernel in ("loop", "grouped"):
+    for kernel in KERNELS:
         layer = build(ROUTERS[2], kernel)
         y = layer.compute(x, decision_of(ids_TK, weights_TK))
         (by_weight,) = torch.autograd.grad(y.sum(), weights_TK, retain_graph=True)
         results.append({"y": y, "weights": by_weight} | gradients(layer, x, y))
-    assert_all_close(results[1], results[0])
+    for result in results[1:]:
+        assert_all_close(result, results[0])
 
 
-def test_gradients_of_the_loop_are_those_of_finite_differences() -> None:
-    layer = build(ROUTERS[0]).double()
+@pytest.mark.parametrize("kernel", ["loop", "fused"])
+def test_gradients_are_those_of_finite_differences(kernel: Kernel) -> None:
+    layer = build(ROUTERS[0], kernel).double()
     x_TD = tokens(4, dtype=torch.float64)
     ids_TK = torch.tensor([[0, 3], [3, 5], [1, 0], [5, 3]])
     weights_TK = torch.rand(4, 2, dtype=torch.float64, requires_grad=True)
@@ -147,10 +150,11 @@ def test_a_decision_may_leave_a_recomputed_region() -> None:
     for decision in (layer.route(x), checkpoint(layer.route, x, use_reentrant=False)):
         loss = (decision.expert_weights_TE * decision.joint_probability_TE).sum()
         results.append({"loss": loss} | gradients(layer, x, loss))
-    assert_all_close(results[1], results[0])
+    for result in results[1:]:
+        assert_all_close(result, results[0])
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_bfloat16_autocast_is_near_float32_and_decides_the_same(kernel: Kernel) -> None:
     layer, x = build(ROUTERS[0], kernel), tokens(40)
     y, decision = layer(x)
