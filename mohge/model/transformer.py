@@ -5,7 +5,7 @@ Shapes: B batch, S sequence, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from mohge.config.schema import ExpertsConfig, ModelConfig, RouterConfig, TrainC
 from mohge.model.attention import GroupedQueryAttention, LatentAttention
 from mohge.model.feed_forward import SwiGLU
 from mohge.model.flop_formulas import register_flop_formulas
+from mohge.model.head_loss import cross_entropy, mean_cross_entropy
 from mohge.model.rope import RotaryTable, rotary_table
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.layer import MoELayer
@@ -26,10 +27,12 @@ register_flop_formulas()
 class ModelOutput(NamedTuple):
     """What the language model returns (a tuple, so that FSDP and checkpointing see its tensors)."""
 
-    logits_BSV: Tensor
-    """Scores of the next token at each position."""
+    logits_BSV: Tensor | None
+    """Scores of the next token at each position; None where targets were given."""
     decisions: tuple[RoutingDecision, ...]
     """Routing of the B * S tokens, one decision per layer; empty for a dense model."""
+    loss: Tensor | None = None
+    """Cross-entropy of the targets: mean (a scalar), or at each position (B, S)."""
 
 
 class TransformerBlock(nn.Module):
@@ -104,11 +107,22 @@ class TransformerLM(nn.Module):
         if not model.tied_head:
             self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
 
-    def forward(self, tokens_BS: Tensor) -> ModelOutput:
-        """Score the next token at every position.
+    def forward(
+        self,
+        tokens_BS: Tensor,
+        targets_BS: Tensor | None = None,
+        *,
+        reduction: Literal["mean", "none"] = "mean",
+    ) -> ModelOutput:
+        """Score the next token at every position, or the given ones alone.
+
+        With targets, the logits of all positions never exist at the same time.
 
         Args:
             tokens_BS: Token ids, int64, of any length S up to the context (B, S).
+            targets_BS: The right next token at each position.
+            reduction: Of the loss: "mean", which has gradients, or "none", which has not, and is zero where
+                the target is -100.
 
         Raises:
             ValueError: The sequence is longer than `model.context`.
@@ -124,8 +138,12 @@ class TransformerLM(nn.Module):
             if decision is not None:
                 decisions.append(decision)
         x_BSD = self.final_norm(x_BSD)
-        logits_BSV = F.linear(x_BSD, self.embedding.weight) if self.config.tied_head else self.head(x_BSD)
-        return ModelOutput(logits_BSV, tuple(decisions))
+        head_VD = self.embedding.weight if self.config.tied_head else self.head.weight
+        if targets_BS is None:
+            return ModelOutput(F.linear(x_BSD, head_VD), tuple(decisions))
+        loss_of = mean_cross_entropy if reduction == "mean" else cross_entropy
+        loss = loss_of(x_BSD.flatten(0, 1), head_VD, targets_BS.flatten())
+        return ModelOutput(None, tuple(decisions), loss if reduction == "mean" else loss.view_as(targets_BS))
 
     def _rotary_table(self, length: int, like: Tensor) -> RotaryTable:
         attention = self.blocks[0].get_submodule("attention")

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
@@ -105,10 +104,9 @@ class LanguageModule(pl.LightningModule):
         if batch_idx % self.config.trainer.accumulate == 0:
             self._begin_step()
         tokens_BS = batch["tokens"]
-        logits_BSV, decisions = self.model(tokens_BS[:, :-1])
-        cross_entropy = F.cross_entropy(logits_BSV.flatten(0, 1).float(), tokens_BS[:, 1:].flatten())
-        total = cross_entropy
-        self._add("train/loss", cross_entropy)
+        output = self.model(tokens_BS[:, :-1], tokens_BS[:, 1:])
+        decisions, total = output.decisions, output.loss
+        self._add("train/loss", total)
         weights = self.loss_weights(self.global_step)
         for name, value in self._auxiliary_losses(decisions, weights).items():
             self._add(f"aux/{name}", value)
@@ -141,6 +139,7 @@ class LanguageModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then closes the books of the step."""
         super().optimizer_step(*args, **kwargs)
+        self.zero_grad(set_to_none=True)  # Lightning would keep them through the next forward pass
         step = self.global_step + 1  # Lightning counts this step after the hook
         trainer = self.config.trainer
         self.recording = (
@@ -178,14 +177,11 @@ class LanguageModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds the cross-entropy of one batch, per domain."""
         tokens_BS = batch["tokens"]
-        logits_BSV, decisions = self.model(tokens_BS[:, :-1])
         targets_BS = tokens_BS[:, 1:]
-        loss_BS = F.cross_entropy(
-            logits_BSV.float().transpose(1, 2), targets_BS, reduction="none", ignore_index=-100
-        )
+        output = self.model(tokens_BS[:, :-1], targets_BS, reduction="none")
         assert self._val is not None
-        self._val.add(loss_BS, targets_BS, batch["domain"])
-        self.val_counts.add(decisions)
+        self._val.add(output.loss, targets_BS, batch["domain"])
+        self.val_counts.add(output.decisions)
 
     def on_validation_epoch_end(self) -> None:
         """Turns the sums into metrics."""
