@@ -1,4 +1,4 @@
-"""Every command that a document shows is executed, shortened; the ones that download are only composed."""
+"""Every command that a document shows is executed, shortened; downloads and benchmarks are only composed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import pytest
 from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
-from mohge.apps import plan, prepare, train
+from mohge.apps import bench, plan, prepare, train
+from mohge.bench.checks import check_bench
+from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
 from mohge.config.schema import TrainConfig
 from mohge.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-MAINS = {"mohge-train": train.main, "mohge-plan": plan.main, "mohge-prepare": prepare.main}
+MAINS = {
+    "mohge-train": train.main,
+    "mohge-plan": plan.main,
+    "mohge-prepare": prepare.main,
+    "mohge-bench": bench.main,
+}
 SHORT = [
     "trainer.max_steps=2",
     "trainer.val_sequences=1",
@@ -88,6 +95,9 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
         return
     if program == "mohge-plan":
         call(command, monkeypatch=monkeypatch)
+        return
+    if program == "mohge-bench":  # takes minutes
+        check_bench(typed(BenchConfig, composed(*arguments, config_name="bench")).bench)
         return
     text_only = ["model.vocab_size=400"] if "data=text_files" in arguments else []
     if program == "mohge-prepare":

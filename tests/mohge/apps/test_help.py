@@ -9,10 +9,16 @@ import pytest
 from commands import run_command
 from composing import composed
 
+from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import group_choices, typed
 from mohge.config.schema import ResultConfig, TrainConfig
 
-SCHEMAS = {"mohge-train": TrainConfig, "mohge-plan": ResultConfig, "mohge-prepare": ResultConfig}
+SCHEMAS = {
+    "mohge-train": TrainConfig,
+    "mohge-plan": ResultConfig,
+    "mohge-prepare": ResultConfig,
+    "mohge-bench": BenchConfig,
+}
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

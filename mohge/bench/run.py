@@ -1,0 +1,81 @@
+"""One benchmark, from configuration to result."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import torch
+
+from mohge.bench.experts import measure_experts
+from mohge.bench.growth import measure_growth
+from mohge.bench.machine import describe_machine
+from mohge.bench.profiling import measure_profile
+from mohge.bench.rows import Measured, Row
+from mohge.bench.step import measure_step
+from mohge.config.bench_schema import (
+    BenchConfig,
+    ExpertsBenchConfig,
+    GrowthBenchConfig,
+    StepBenchConfig,
+)
+from mohge.config.load import as_dict
+from mohge.errors import UserError
+from mohge.training.allocator import keep_freed_memory
+from mohge.training.environment import describe_environment
+
+
+def measure(config: BenchConfig, overrides: list[str]) -> tuple[dict[str, Any], list[Row]]:
+    """Run the benchmark that `config.bench` names.
+
+    Args:
+        config: what to measure.
+        overrides: the command line's, for the record.
+
+    Returns:
+        The result as plain values, and its rows.
+
+    Raises:
+        UserError: there is no such device, or the data cannot be read.
+    """
+    device = _device(config)
+    keep_freed_memory()  # as training does
+    machine = describe_machine()
+    before = torch.get_num_threads()
+    measured = Measured()
+    try:
+        for threads in config.bench.threads or (before,):
+            torch.set_num_threads(threads)
+            measured.add(_measure(config, device))
+    finally:
+        torch.set_num_threads(before)
+    result = {
+        "command": "mohge-bench",
+        "bench": config.bench.kind,
+        "machine": machine,
+        "revision": describe_environment()["git"],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "overrides": overrides,
+        "config": as_dict(config)["bench"],
+        "notes": measured.notes,
+        "rows": [row.as_dict() for row in measured.rows],
+    }
+    return result, measured.rows
+
+
+def _measure(config: BenchConfig, device: torch.device) -> Measured:
+    bench = config.bench
+    if isinstance(bench, ExpertsBenchConfig):
+        return measure_experts(bench, seed=config.seed, device=device)
+    if isinstance(bench, StepBenchConfig):
+        return measure_step(config, bench, device)
+    if isinstance(bench, GrowthBenchConfig):
+        return measure_growth(config, bench, device)
+    return measure_profile(config, bench, device)
+
+
+def _device(config: BenchConfig) -> torch.device:
+    accelerator = config.trainer.accelerator
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=cuda, and this machine has no usable GPU: use cpu or auto")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,105 @@
+"""One optimizer step as mohge-train makes it, without a corpus and without Lightning's loop around it.
+
+Shapes: B batch, S sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from mohge.config.schema import OptimConfig, TrainConfig
+from mohge.training.module import LanguageModule
+from mohge.training.optimizer import build_optimizer, lr_factor
+from mohge.training.run_folder import RunFolder
+
+STEPS = 10**6
+"""Length of the imagined training: the rate is near 0 until the benchmark ends, and routing as at first."""
+
+
+class TrainingStep:
+    """Losses, backward pass, clipping, AdamW and its schedule, by the module that mohge-train runs.
+
+    Args:
+        config: what to train.
+        device: where.
+
+    Attributes:
+        module: the LightningModule.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.module = LanguageModule(config, RunFolder(config.paths.output_dir), STEPS).to(device)
+        self.module.on_fit_start()
+        self.optimizer, self._schedule = optimizer_and_schedule(self.module.model, config.optim)
+        self._precision = precision(config, device)
+        self._accumulate = config.trainer.accumulate
+
+    def __call__(self, micro_batches: Sequence[Tensor]) -> None:
+        """Make a step.
+
+        Args:
+            micro_batches: `trainer.accumulate` of them, token ids (B, S + 1).
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        for number, tokens_BS in enumerate(micro_batches):
+            self.backward(self.forward(tokens_BS, number), number)
+        self.clip()
+        self.update()
+
+    def forward(self, tokens_BS: Tensor, number: int) -> Tensor:
+        """Loss of the micro-batch of this number in the step."""
+        with self._precision:
+            return self.module.training_step({"tokens": tokens_BS}, number) / self._accumulate
+
+    def backward(self, loss: Tensor, number: int) -> None:
+        """Add up gradients; those of the step before go first, as in Lightning's order."""
+        if number == 0:
+            self.optimizer.zero_grad()
+        loss.backward()
+
+    def drop_gradients(self) -> None:
+        """Forget those of the last step."""
+        self.optimizer.zero_grad()
+
+    def clip(self) -> None:
+        """Clip gradients by their norm."""
+        self.module.configure_gradient_clipping(self.optimizer)
+
+    def update(self) -> None:
+        """Step of optimizer and schedule."""
+        self.optimizer.step()
+        self._schedule.step()
+
+    @property
+    def model(self) -> nn.Module:
+        """The language model."""
+        return self.module.model
+
+    @property
+    def routed_flops(self) -> float:
+        """Of the routed rows of the last step, forward and backward."""
+        config, counts = self.module.config, self.module.step_counts
+        if not counts.tokens:
+            return 0.0
+        active = counts.active_routed_parameters(config.experts.widths, config.model.d_model)
+        return 6 * active * counts.tokens
+
+
+def optimizer_and_schedule(model: nn.Module, config: OptimConfig) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """As mohge-train makes them for a training of `STEPS`."""
+    optimizer = build_optimizer(model, config)
+    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, STEPS, config))
+
+
+def precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    """What `trainer.precision` puts around a forward pass; it can be entered again and again."""
+    if config.trainer.precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
