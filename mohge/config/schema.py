@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Kernel = Literal["auto", "loop", "grouped", "fused"]
+Kernel = Literal["auto", "loop", "grouped", "fused", "native"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 _T = TypeVar("_T")

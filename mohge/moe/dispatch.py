@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mohge.moe.decision import RoutingDecision
@@ -48,3 +49,11 @@ def sort_rows(decision: RoutingDecision) -> ExpertRows:
         row_TK=row_R.view_as(ids_TK),
         weights_TK=decision.weights_TK,
     )
+
+
+def add_up(rows_RD: Tensor, row_TK: Tensor, weights_TK: Tensor | None = None) -> Tensor:
+    """Sum each token's K rows, by their weights if given, into (T, D).
+
+    An embedding bag is a gather and a weighted sum in one pass, without a T x K x D intermediate.
+    """
+    return F.embedding_bag(row_TK, rows_RD, per_sample_weights=weights_TK, mode="sum")

@@ -26,7 +26,7 @@ class Experts(nn.Module):
         per_group: N.
         kernel: "loop" computes expert by expert, and is the reference; "grouped" computes one grouped
             product per width group, in float32, bfloat16 or float16; "fused" is one autograd function for
-            the layer; "auto" is the fastest of them for the device, the dtype and the sizes.
+            the layer; "native" is C, for a CPU; "auto" is the fastest for device, dtype and sizes.
 
     Raises:
         ValueError: if the kernel is unknown.
@@ -36,7 +36,7 @@ class Experts(nn.Module):
         super().__init__()
         if kernel != "auto" and kernel not in KERNELS:
             raise ValueError(f"experts.kernel={kernel} is none of auto, {', '.join(KERNELS)}")
-        self.d_model, self.widths, self.kernel = d_model, tuple(widths), kernel
+        self.sizes, self.kernel = (d_model, *widths), kernel
         self.groups = nn.ModuleList(ExpertGroup(d_model, width, per_group) for width in widths)
 
     def forward(self, x_TD: Tensor, rows: ExpertRows) -> Tensor:
@@ -60,9 +60,15 @@ class Experts(nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TD.dtype
         gate_up = [group.get_parameter("gate_up") for group in self.groups]
         down = [group.get_parameter("down") for group in self.groups]
-        auto = self.kernel == "auto"
-        kernel = choose_kernel(device, dtype, self.d_model, self.widths) if auto else self.kernel
-        return KERNELS[kernel](x_TD.to(dtype), rows, gate_up, down)
+        return KERNELS[self.kernel_for(device, dtype)](x_TD.to(dtype), rows, gate_up, down)
+
+    def kernel_for(self, device_type: str, dtype: torch.dtype) -> str:
+        """The kernel that computes tokens of this dtype there; the choice, if it is left open."""
+        if self.kernel != "auto":
+            return self.kernel
+        parameters = next(self.parameters()).dtype
+        num_experts = sum(len(group.get_parameter("down")) for group in self.groups)
+        return choose_kernel(device_type, dtype, parameters, self.sizes, num_experts)
 
 
 class ExpertGroup(nn.Module):

@@ -16,11 +16,10 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mohge.moe.dispatch import ExpertRows
+from mohge.moe.dispatch import ExpertRows, add_up
 
 _CHUNK_BYTES = 2 * 2**20  # about the second-level cache of one core; twice or half of it costs little
 _BUCKET = 16  # rows; oneDNN compiles its bfloat16 products anew for each number of rows, at about 1 ms
@@ -41,7 +40,7 @@ def fused(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Seque
     Returns:
         y_TD in the dtype of x_TD.
     """
-    dtype = _product_dtype(x_TD.device.type, x_TD.dtype)
+    dtype = product_dtype(x_TD.device.type, x_TD.dtype)
     if x_TD.device.type == "cpu" and dtype.itemsize == 2:
         rows = rows.padded(_BUCKET)
     y_TD: Tensor = _FusedExperts.apply(x_TD, rows.weights_TK, rows, dtype, *gate_up, *down)
@@ -49,7 +48,8 @@ def fused(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Seque
 
 
 @cache
-def _product_dtype(device_type: str, dtype: torch.dtype) -> torch.dtype:
+def product_dtype(device_type: str, dtype: torch.dtype) -> torch.dtype:
+    """In which products of `dtype` are computed best: itself, or float32 without instructions for it."""
     if device_type == "cpu" and dtype.itemsize == 2:
         name = "bf16" if dtype == torch.bfloat16 else "fp16"
         found = [value for key, value in torch.cpu.get_capabilities().items() if name in key]
@@ -137,7 +137,7 @@ class _FusedExperts(torch.autograd.Function):
             _products(hidden_CW, w_out.transpose(1, 2), y_RD[chunk.rows], chunk.counts)
         ctx.chunks = chunks
         ctx.save_for_backward(x_TD, weights_TK, rows.token_R, rows.row_TK, gate_up_flat, *parameters)
-        return _add_up(y_RD, rows.row_TK, weights_TK.to(y_RD.dtype)).to(x_TD.dtype)
+        return add_up(y_RD, rows.row_TK, weights_TK.to(y_RD.dtype)).to(x_TD.dtype)
 
     @staticmethod
     @once_differentiable
@@ -175,7 +175,7 @@ class _FusedExperts(torch.autograd.Function):
             x_CD = _gather(x_TD, token_C, x_scratch.matrix(C, D))
             _weight_gradients(grad_gate_up_CW, x_CD, grad_gate_up[g][chunk.experts], counts)
             _products(grad_gate_up_CW, w_in, grad_x_RD[chunk.rows], counts)
-        grad_x_TD = _add_up(grad_x_RD, row_TK).to(x_TD.dtype)
+        grad_x_TD = add_up(grad_x_RD, row_TK).to(x_TD.dtype)
         return grad_x_TD, grad_weights_R[row_TK], None, None, *gradients
 
 
@@ -239,8 +239,3 @@ def _swiglu_backward(
     grad_up_CW.mul_(grad_CW)
     grad_CW.mul_(up_CW)
     torch.ops.aten.silu_backward.grad_input(grad_CW, gate_CW, grad_input=grad_gate_CW)
-
-
-def _add_up(rows_RD: Tensor, row_TK: Tensor, weights_TK: Tensor | None = None) -> Tensor:
-    """Sum each token's K rows: an embedding bag is a gather and a weighted sum in one pass."""
-    return F.embedding_bag(row_TK, rows_RD, per_sample_weights=weights_TK, mode="sum")

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from mohge.moe.dispatch import ExpertRows
-from mohge.moe.fused import fused
+from mohge.moe.dispatch import ExpertRows, add_up
+from mohge.moe.fused import fused, product_dtype
+from mohge.moe.native import native, why_not
 
 _GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -44,10 +45,23 @@ def grouped(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Seq
     return _by_group(_grouped_group, x_TD, rows, gate_up, down)
 
 
-def choose_kernel(device_type: str, dtype: torch.dtype, d_model: int, widths: Sequence[int]) -> str:
-    """What experts.kernel=auto stands for: the fastest (docs/PERFORMANCE.md) that can compute these sizes."""
-    if device_type == "cuda" and dtype in _GROUPED_DTYPES and not _misaligned(dtype, (d_model, *widths)):
-        return "grouped"
+def choose_kernel(
+    device_type: str, dtype: torch.dtype, parameters: torch.dtype, sizes: Sequence[int], num_experts: int
+) -> str:
+    """What experts.kernel=auto stands for: the fastest kernel (docs/PERFORMANCE.md) that can compute this.
+
+    Args:
+        device_type: "cpu" or "cuda".
+        dtype: of the tokens, and so of the products.
+        parameters: dtype of the parameters.
+        sizes: D, and W of each group.
+        num_experts: E; `native` computes as many at a time as there are threads.
+    """
+    if device_type == "cuda":
+        return "grouped" if dtype in _GROUPED_DTYPES and not _misaligned(dtype, sizes) else "fused"
+    in_float32 = product_dtype(device_type, dtype) == torch.float32
+    if in_float32 and num_experts >= torch.get_num_threads() and not why_not(device_type, parameters, sizes):
+        return "native"
     return "fused"
 
 
@@ -79,12 +93,9 @@ def _by_group(
 
 def _combine(y_RD: Tensor, rows: ExpertRows) -> Tensor:
     """Add up each token's K rows by their weights."""
-    # An embedding bag is a gather and a weighted sum in one pass, without a T x K x D intermediate. It
-    # sums in the router's dtype: bfloat16 would round the weights to 8 bits.
+    # In the router's dtype: bfloat16 would round the weights to 8 bits.
     dtype = torch.promote_types(y_RD.dtype, rows.weights_TK.dtype)
-    weights_TK = rows.weights_TK.to(dtype)
-    y_TD = F.embedding_bag(rows.row_TK, y_RD.to(dtype), per_sample_weights=weights_TK, mode="sum")
-    return y_TD.to(y_RD.dtype)
+    return add_up(y_RD.to(dtype), rows.row_TK, rows.weights_TK.to(dtype)).to(y_RD.dtype)
 
 
 def _swiglu(gate_up: Tensor) -> Tensor:
@@ -128,4 +139,5 @@ KERNELS: dict[str, Callable[[Tensor, ExpertRows, Sequence[Tensor], Sequence[Tens
     "loop": loop,
     "grouped": grouped,
     "fused": fused,
+    "native": native,
 }

@@ -21,7 +21,7 @@ from mohge.errors import RunError
 from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
-from mohge.moe.kernels import choose_kernel
+from mohge.moe.experts import Experts
 from mohge.moe.losses import GlobalBatchShares, auxiliary_losses
 from mohge.training.checkpoint import find_damage, list_checkpoints
 from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
@@ -89,10 +89,11 @@ class LanguageModule(pl.LightningModule):
         """Moves the counters to the model's device, and says which kernel the experts use."""
         self.step_counts = self._new_counts()
         self.val_counts = self._new_counts()
-        experts, precision = self.config.experts, self.config.trainer.precision
-        if experts.kernel == "auto" and experts.widths:
+        first = next((layer for layer in self.modules() if isinstance(layer, Experts)), None)
+        if first is not None and first.kernel == "auto":
+            precision = self.config.trainer.precision
             dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            kernel = choose_kernel(self.device.type, dtype, self.config.model.d_model, experts.widths)
+            kernel = first.kernel_for(self.device.type, dtype)
             log.info("experts.kernel=auto uses %s, on %s in %s", kernel, self.device.type, precision)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -15,11 +15,13 @@ from mohge.moe import fused
 from mohge.moe.dispatch import ExpertRows
 from mohge.moe.experts import Experts
 from mohge.moe.kernels import KERNELS, choose_kernel
+from mohge.moe.native.build import library
 
 D = 16
-WIDTHS = (8, 24, 32)
+WIDTHS = (16, 48, 32)
 N = 3
-kernels = pytest.mark.parametrize("kernel", KERNELS)
+AVAILABLE = [name for name in KERNELS if name != "native" or not isinstance(library(), str)]
+kernels = pytest.mark.parametrize("kernel", AVAILABLE)
 
 
 def build(kernel: Kernel, dtype: torch.dtype = torch.float32) -> Experts:
@@ -47,7 +49,7 @@ def inputs(
 def outputs_and_gradients(
     experts: Experts, counts: Sequence[int], dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    x_RD, rows = inputs(counts, torch.bfloat16, experts.d_model)  # values that bfloat16 holds exactly
+    x_RD, rows = inputs(counts, torch.bfloat16, experts.sizes[0])  # values that bfloat16 holds exactly
     x_RD = x_RD.detach().to(dtype).requires_grad_()
     y_RD = experts(x_RD, rows)
     weights_RD = torch.randn(y_RD.shape, generator=torch.Generator().manual_seed(2))
@@ -80,7 +82,7 @@ def test_parameters() -> None:
 def test_kernels_agree(counts: list[int]) -> None:
     """Any split of rows over the experts: empty experts, empty groups, one row, all rows on one expert."""
     expected = outputs_and_gradients(build("loop"), counts)
-    for kernel in KERNELS:
+    for kernel in AVAILABLE:
         assert_all_close(outputs_and_gradients(build(kernel), counts), expected)
 
 
@@ -178,28 +180,57 @@ def test_grouped_kernel_refuses_what_it_cannot_do() -> None:
 
 
 def test_unknown_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"experts.kernel=fast is none of auto, loop, grouped, fused"):
+    with pytest.raises(
+        ValueError, match=r"experts.kernel=fast is none of auto, loop, grouped, fused, native"
+    ):
         Experts(D, (16,), 2, "fast")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("widths", [(16, 32), (15, 31)])
 def test_auto_computes_what_was_chosen(widths: tuple[int, int], dtype: torch.dtype) -> None:
-    chosen = choose_kernel("cpu", dtype, D, widths)
     outputs = []
-    for kernel in ("auto", chosen):
+    for kernel in ("auto", build("auto", dtype).kernel_for("cpu", dtype) if widths[0] == 16 else "fused"):
         torch.manual_seed(0)
         outputs.append(Experts(D, widths, 2, kernel).to(dtype)(*inputs([3, 0, 5, 1], dtype)))
     assert torch.equal(*outputs)
 
 
-def test_auto_on_a_gpu_is_the_grouped_product_where_it_can_be() -> None:
-    assert choose_kernel("cuda", torch.bfloat16, 64, (16, 32)) == "grouped"
-    assert choose_kernel("cuda", torch.bfloat16, 64, (16, 28)) == "fused"
-    assert choose_kernel("cuda", torch.float64, 64, (16, 32)) == "fused"
+@pytest.mark.parametrize(
+    ("device", "dtype", "parameters", "sizes", "num_experts", "kernel"),
+    [
+        ("cuda", torch.bfloat16, torch.float32, (64, 16, 32), 8, "grouped"),
+        ("cuda", torch.bfloat16, torch.float32, (64, 16, 28), 8, "fused"),
+        ("cuda", torch.float64, torch.float64, (64, 16, 32), 8, "fused"),
+        ("cpu", torch.float32, torch.float32, (64, 16, 32), 8, "native"),
+        ("cpu", torch.float32, torch.float32, (64, 16, 28), 8, "fused"),
+        ("cpu", torch.float32, torch.float32, (64, 16, 32), 0, "fused"),
+        ("cpu", torch.float64, torch.float64, (64, 16, 32), 8, "fused"),
+        ("cpu", torch.bfloat16, torch.bfloat16, (64, 16, 32), 8, "fused"),
+    ],
+)
+def test_auto_is_the_fastest_that_can(
+    device: str,
+    dtype: torch.dtype,
+    parameters: torch.dtype,
+    sizes: tuple[int, ...],
+    num_experts: int,
+    kernel: str,
+) -> None:
+    if kernel == "native" and "native" not in AVAILABLE:
+        kernel = "fused"
+    assert choose_kernel(device, dtype, parameters, sizes, num_experts) == kernel
 
 
-@kernels
+def test_auto_without_instructions_for_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = (torch.bfloat16, torch.float32, (64, 16, 32), 8)
+    monkeypatch.setattr("mohge.moe.kernels.product_dtype", lambda *_: torch.bfloat16)
+    assert choose_kernel("cpu", *facts) == "fused"
+    monkeypatch.setattr("mohge.moe.kernels.product_dtype", lambda *_: torch.float32)
+    assert choose_kernel("cpu", *facts) == AVAILABLE[-1]
+
+
+@pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
 @pytest.mark.parametrize("counts", [[4, 0, 1, 7, 2, 0, 0, 0, 3], [0] * 9])
 def test_half_precision_parameters(kernel: Kernel, counts: list[int]) -> None:
     """Rounded inputs and weights against the same in float32: only products and their sums may round."""
@@ -216,7 +247,7 @@ def test_half_precision_parameters(kernel: Kernel, counts: list[int]) -> None:
 def test_fused_products_in_the_given_dtype_with_rows_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU that has instructions for bfloat16, whatever this one has."""
     dtypes = []
-    monkeypatch.setattr(fused, "_product_dtype", lambda _, dtype: dtypes.append(dtype) or dtype)
+    monkeypatch.setattr(fused, "product_dtype", lambda _, dtype: dtypes.append(dtype) or dtype)
     test_half_precision_parameters("fused", [4, 0, 1, 7, 2, 0, 0, 0, 3])
     test_half_precision_parameters("fused", [0, 40, 1, 16, 32, 0, 0, 17, 3])
     assert set(dtypes) == {torch.bfloat16}
