@@ -61,11 +61,14 @@ class _MeanCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_PD.shape[0], _CHUNK):
             chunk = slice(start, start + _CHUNK)
             hidden_CD, target_C1 = hidden_PD[chunk], targets_P[chunk, None]
-            log_probability_CV = _wide(F.linear(hidden_CD, weight_VD)).log_softmax(dim=1)
-            loss -= log_probability_CV.gather(1, target_C1).sum()
+            logits_CV = _wide(F.linear(hidden_CD, weight_VD))
+            probability_CV = logits_CV.softmax(dim=1)
+            # log-sum-exp by way of the largest probability, which is never below 1 / V.
+            log_sum_C = logits_CV.amax(dim=1) - probability_CV.amax(dim=1).log()
+            loss += (log_sum_C - logits_CV.gather(1, target_C1)[:, 0]).sum()
             if grad_hidden_PD is not None and grad_weight_VD is not None:
                 # The gradient of the logits is the probabilities, less 1 at the target.
-                grad_CV = log_probability_CV.exp_()
+                grad_CV = probability_CV
                 grad_CV.scatter_add_(1, target_C1, grad_CV.new_full((), -1.0).expand_as(target_C1))
                 grad_CV = grad_CV.to(hidden_PD.dtype)
                 grad_hidden_PD[chunk] = grad_CV @ weight_VD

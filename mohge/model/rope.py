@@ -5,10 +5,11 @@ Shapes: B batch, H heads, S sequence, R rotated width per head.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class RotaryTable(NamedTuple):
@@ -57,8 +58,30 @@ def rotate(x_BHSR: Tensor, table: RotaryTable) -> Tensor:
     Returns:
         (B, H, S, R).
     """
-    first, second = x_BHSR.chunk(2, dim=-1)
-    rotated = torch.cat(
-        (first * table.cos - second * table.sin, second * table.cos + first * table.sin), dim=-1
-    )
-    return rotated.to(x_BHSR.dtype)
+    rotated: Tensor = _Rotation.apply(x_BHSR, table.cos, table.sin)
+    return rotated
+
+
+class _Rotation(torch.autograd.Function):
+    """Its gradient is the rotation back, which costs half of what autograd makes of the single operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BHSR: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x_BHSR, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BHSR: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(gradient_BHSR, cos, -sin), None, None
+
+
+def _turn(x_BHSR: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x_BHSR.to(torch.promote_types(x_BHSR.dtype, cos.dtype))
+    first, second = wide.chunk(2, dim=-1)
+    turned = torch.empty_like(wide, memory_format=torch.contiguous_format)
+    to_first, to_second = turned.chunk(2, dim=-1)
+    torch.mul(first, cos, out=to_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=to_second).addcmul_(first, sin)
+    return turned.to(x_BHSR.dtype)

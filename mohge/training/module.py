@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
@@ -132,10 +133,13 @@ class LanguageModule(pl.LightningModule):
             RunError: the norm is not finite.
         """
         clip = self.config.trainer.clip
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if clip is None else clip)
-        if not torch.isfinite(norm):
-            self._stop_on_non_finite("gradient norm", float(norm), self.trainer.fit_loop.batch_idx)
-        self._grad_norm = norm.detach()
+        norm = get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        self._grad_norm = norm
+        value = float(norm)
+        if not math.isfinite(value):
+            self._stop_on_non_finite("gradient norm", value, self.trainer.fit_loop.batch_idx)
+        if clip is not None and value > clip:  # otherwise the gradients stay as they are: no pass over them
+            clip_grads_with_norm_(self.model.parameters(), clip, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then closes the books of the step."""
