@@ -90,8 +90,8 @@ INLINE void exchange(vec *rows, const int step) {
         }
 }
 
-/* to[j * to_stride + i] = from[i][j], for LANES rows and columns. */
-INLINE void transpose_square(const float *const *from, float *const *to) {
+/* to[j][i] = from[i][j], for LANES rows and columns. */
+INLINE void transpose_square(const float *const *from, float *const *to, const int past_cache) {
     vec rows[LANES];
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) rows[i] = load(from[i]);
@@ -100,7 +100,7 @@ INLINE void transpose_square(const float *const *from, float *const *to) {
     exchange(rows, 2);
     exchange(rows, 1);
 #pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) store(to[i], rows[i]);
+    for (int i = 0; i < LANES; i++) (past_cache ? store_past_cache : store)(to[i], rows[i]);
 }
 
 /* Rows of x, given by `tokens`, as columns; columns beyond `rows`, up to a whole vector, repeat the last. */
@@ -114,13 +114,13 @@ static void gather_columns(const float *x, const int64_t *tokens, int64_t rows, 
                 from[l] = x + tokens[MIN(i + l, rows - 1)] * d_model + d;
                 target[l] = to + (d + l) * stride + i;
             }
-            transpose_square(from, target);
+            transpose_square(from, target, 0);
         }
 }
 
-/* Columns to contiguous rows: to (rows, width) from (width, stride). */
+/* Columns to contiguous rows in main memory: to (rows, width) from (width, stride). */
 static void columns_to_rows(const float *columns, int64_t stride, int64_t rows, int64_t width, float *to) {
-    float unused[LANES];
+    float unused[LANES] __attribute__((aligned(LINE)));
     for (int64_t i = 0; i < rows; i += LANES)
         for (int64_t w = 0; w < width; w += LANES) {
             const float *from[LANES];
@@ -129,7 +129,7 @@ static void columns_to_rows(const float *columns, int64_t stride, int64_t rows, 
                 from[l] = columns + (w + l) * stride + i;
                 target[l] = i + l < rows ? to + (i + l) * width + w : unused;
             }
-            transpose_square(from, target);
+            transpose_square(from, target, 1);
         }
 }
 
@@ -211,7 +211,8 @@ static void backward_expert(const job *job, const task *task, float *scratch) {
         product_by_columns(rows, D, 2 * W, (left){inner, APART(2 * W), ROW_MAJOR}, gate_up,
                            (result){grad_x, APART(D), 0}, panel);
         for (int64_t i = 0; i < rows; i++)
-            memcpy(layer->grad_x + (row + i) * D, grad_x + i * APART(D), D * sizeof(float));
+            for (int64_t d = 0; d < D; d += LANES)
+                store_past_cache(layer->grad_x + (row + i) * D + d, load(grad_x + i * APART(D) + d));
     }
 }
 
@@ -222,6 +223,7 @@ static void work(void *of) {
     float *scratch = job->scratch + thread * job->scratch_floats;
     while ((t = __atomic_fetch_add(&job->next_task, 1, __ATOMIC_RELAXED)) < job->num_tasks)
         (job->layer->grad_y ? backward_expert : forward_block)(job, job->tasks + t, scratch);
+    finish_stores();
 }
 
 /* So that no thread begins the largest task when the others are done. */

@@ -5,6 +5,9 @@
    vectors of adjacent columns, while the next part of whichever is the large one is fetched ahead. */
 
 #include <stddef.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 /* Any processor will do: without these two, the compiler makes its vectors of what there is. */
 #if defined(__AVX512F__)
@@ -27,6 +30,24 @@ typedef float vec_anywhere __attribute__((vector_size(LANES * 4), aligned(4)));
 
 INLINE vec load(const float *from) { return *(const vec_anywhere *)from; }
 INLINE void store(float *to, vec value) { *(vec_anywhere *)to = value; }
+
+/* To memory that is not read again soon, past the cache: it need not be fetched first, and evicts nothing. */
+INLINE void store_past_cache(float *to, vec value) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)value);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(to, (__m256)value);
+#else
+    store(to, value);
+#endif
+}
+/* Before another thread may read what was stored so. */
+INLINE void finish_stores(void) {
+#if defined(__AVX2__)
+    _mm_sfence();
+#endif
+}
+
 /* Minus and not plus, which would turn -0 into 0 and so cost an instruction. */
 INLINE vec all(float value) { return value - (vec){0}; }
 
