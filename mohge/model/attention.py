@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mohge.config.schema import ModelConfig
+from mohge.model.norm import RMSNorm
 from mohge.model.rope import RotaryTable, rotate
 
 
@@ -71,7 +72,7 @@ class LatentAttention(nn.Module):
         self.expanded_split = [mla.nope_dim, mla.value_dim]
         self.query = nn.Linear(model.d_model, self.heads * sum(self.query_split), bias=False)
         self.kv_compress = nn.Linear(model.d_model, sum(self.compressed_split), bias=False)
-        self.kv_norm = nn.RMSNorm(mla.kv_rank, eps=model.norm_eps)
+        self.kv_norm = RMSNorm(mla.kv_rank, eps=model.norm_eps)
         self.kv_expand = nn.Linear(mla.kv_rank, self.heads * sum(self.expanded_split), bias=False)
         self.output = nn.Linear(self.heads * mla.value_dim, model.d_model, bias=False)
 

@@ -17,6 +17,7 @@ from mohge.model.attention import GroupedQueryAttention, LatentAttention
 from mohge.model.feed_forward import SwiGLU
 from mohge.model.flop_formulas import register_flop_formulas
 from mohge.model.head_loss import cross_entropy, mean_cross_entropy
+from mohge.model.norm import RMSNorm
 from mohge.model.rope import RotaryTable, rotary_table
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.layer import MoELayer
@@ -41,11 +42,11 @@ class TransformerBlock(nn.Module):
     def __init__(self, model: ModelConfig, experts: ExpertsConfig, router: RouterConfig) -> None:
         super().__init__()
         self.checkpointing = model.activation_checkpointing
-        self.attention_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        self.attention_norm = RMSNorm(model.d_model, eps=model.norm_eps)
         self.attention: GroupedQueryAttention | LatentAttention = (
             LatentAttention(model) if model.attention == "mla" else GroupedQueryAttention(model)
         )
-        self.ffn_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        self.ffn_norm = RMSNorm(model.d_model, eps=model.norm_eps)
         self.ffn: MoELayer | SwiGLU = (
             SwiGLU(model.d_model, experts.shared * experts.shared_width)
             if router.kind == "none"
@@ -103,7 +104,7 @@ class TransformerLM(nn.Module):
         self.config = model
         self.embedding = nn.Embedding(model.vocab_size, model.d_model)
         self.blocks = nn.ModuleList(TransformerBlock(model, experts, router) for _ in range(model.layers))
-        self.final_norm = nn.RMSNorm(model.d_model, eps=model.norm_eps)
+        self.final_norm = RMSNorm(model.d_model, eps=model.norm_eps)
         if not model.tied_head:
             self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
 

@@ -124,18 +124,23 @@ class _FusedExperts(torch.autograd.Function):
         chunks = list(_chunks(counts, widths, _CHUNK_BYTES // (D * dtype.itemsize)))
         x_scratch = _Scratch((chunk.num_rows * D for chunk in chunks), x_TD, dtype)
         hidden_scratch = _Scratch((chunk.num_hidden for chunk in chunks), x_TD, dtype)
-        gate_up_flat = x_TD.new_empty(2 * chunks[-1].hidden.stop, dtype=dtype)
+        widened = x_TD.dtype != dtype
+        gate_up_scratch = _Scratch((2 * chunk.num_hidden * widened for chunk in chunks), x_TD, dtype)
+        gate_up_flat = x_TD.new_empty(2 * chunks[-1].hidden.stop)
         # In the router's dtype: bfloat16 would round the weights of the sum to 8 bits.
         y_RD = x_TD.new_empty(sum(counts), D, dtype=torch.promote_types(dtype, weights_TK.dtype))
         for chunk in chunks:
             C, W = chunk.num_rows, widths[chunk.group]
-            w_in, w_out = (group[chunk.group][chunk.experts].to(dtype) for group in (gate_up, down))
+            w_in, w_out = gate_up[chunk.group][chunk.experts], down[chunk.group][chunk.experts]
             x_CD = _gather(x_TD, rows.token_R[chunk.rows], x_scratch.matrix(C, D))
-            gate_up_CW = gate_up_flat[_twice(chunk.hidden)].view(C, 2 * W)
+            kept_CW = gate_up_flat[_twice(chunk.hidden)].view(C, 2 * W)
+            gate_up_CW = gate_up_scratch.matrix(C, 2 * W) if widened else kept_CW
             _products(x_CD, w_in.transpose(1, 2), gate_up_CW, chunk.counts)
+            if widened:
+                kept_CW.copy_(gate_up_CW)
             hidden_CW = _swiglu(gate_up_CW, hidden_scratch.matrix(C, W))
             _products(hidden_CW, w_out.transpose(1, 2), y_RD[chunk.rows], chunk.counts)
-        ctx.chunks = chunks
+        ctx.chunks, ctx.dtype = chunks, dtype
         ctx.save_for_backward(x_TD, weights_TK, rows.token_R, rows.row_TK, gate_up_flat, *parameters)
         return add_up(y_RD, rows.row_TK, weights_TK.to(y_RD.dtype)).to(x_TD.dtype)
 
@@ -144,7 +149,7 @@ class _FusedExperts(torch.autograd.Function):
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, weights_TK, token_R, row_TK, gate_up_flat, *parameters = ctx.saved_tensors
         gate_up, down = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        R, D, dtype = token_R.numel(), x_TD.shape[1], gate_up_flat.dtype
+        R, D, dtype = token_R.numel(), x_TD.shape[1], ctx.dtype
         tokens = [chunk.num_rows * D for chunk in ctx.chunks]
         hidden = [chunk.num_hidden for chunk in ctx.chunks]
         x_scratch, grad_y_scratch = (_Scratch(tokens, x_TD, dtype) for _ in range(2))
@@ -154,19 +159,19 @@ class _FusedExperts(torch.autograd.Function):
         weights_R1 = weights_TK.new_zeros(R, 1)  # rows that are padding have weight zero
         weights_R1[row_TK.flatten(), 0] = weights_TK.flatten()
         grad_weights_R = weights_TK.new_empty(R)
-        grad_x_RD = x_TD.new_empty(R, D, dtype=dtype)
+        grad_x_RD = x_TD.new_empty(R, D)
         gradients = [torch.empty_like(parameter) for parameter in parameters]
         grad_gate_up, grad_down = gradients[: len(gate_up)], gradients[len(gate_up) :]
         for chunk in ctx.chunks:
             C, g, counts, token_C = chunk.num_rows, chunk.group, chunk.counts, token_R[chunk.rows]
-            w_in, w_out = (group[g][chunk.experts].to(dtype) for group in (gate_up, down))
+            w_in, w_out = gate_up[g][chunk.experts], down[g][chunk.experts]
             W = w_out.shape[2]
             grad_y_CD = _gather(grad_y_TD, token_C, grad_y_scratch.matrix(C, D))
             grad_hidden_CW = grad_hidden_scratch.matrix(C, W)
             _products(grad_y_CD, w_out, grad_hidden_CW, counts)
             hidden_CW, grad_gate_up_CW = hidden_scratch.matrix(C, W), grad_gate_up_scratch.matrix(C, 2 * W)
             _swiglu_backward(
-                gate_up_flat[_twice(chunk.hidden)].view(C, 2 * W),
+                gate_up_flat[_twice(chunk.hidden)].view(C, 2 * W).to(dtype),
                 weights_R1[chunk.rows],
                 grad_hidden_CW,
                 out=(hidden_CW, grad_gate_up_CW, grad_weights_R[chunk.rows]),
@@ -175,8 +180,7 @@ class _FusedExperts(torch.autograd.Function):
             x_CD = _gather(x_TD, token_C, x_scratch.matrix(C, D))
             _weight_gradients(grad_gate_up_CW, x_CD, grad_gate_up[g][chunk.experts], counts)
             _products(grad_gate_up_CW, w_in, grad_x_RD[chunk.rows], counts)
-        grad_x_TD = add_up(grad_x_RD, row_TK).to(x_TD.dtype)
-        return grad_x_TD, grad_weights_R[row_TK], None, None, *gradients
+        return add_up(grad_x_RD, row_TK), grad_weights_R[row_TK], None, None, *gradients
 
 
 def _twice(part: slice) -> slice:
@@ -202,6 +206,7 @@ def _weight_gradients(grad_CW: Tensor, x_CD: Tensor, out_NWD: Tensor, counts: li
 
 
 def _mm(a: Tensor, b: Tensor, out: Tensor) -> None:
+    b = b.to(a.dtype)  # here, for one expert at a time, because of the memory
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
     else:

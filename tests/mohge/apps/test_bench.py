@@ -18,7 +18,7 @@ from mohge.config.load import group_choices, known_keys, typed
 
 EXPERTS = (
     *("bench.rounds=1", "bench.warmup=0", "bench.only=[mine]", "bench.kernels=[loop]"),
-    "+bench.shapes.mine={d_model:16,widths:[8,24],per_group:2,tokens:20,top_k:3}",
+    "+bench.shapes.mine={d_model:16,widths:[16,32],per_group:2,tokens:20,top_k:3}",
 )
 STEP, GROWTH = "bench=step", "bench=growth"
 

@@ -10,7 +10,7 @@ from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
 
 QUICK = ("bench.rounds=2", "bench.warmup=1")
-SHAPE = "{d_model:16,widths:[8,24],per_group:2,tokens:20,top_k:3}"
+SHAPE = "{d_model:16,widths:[16,32],per_group:2,tokens:20,top_k:3}"
 EXPERTS = ("bench=experts", *QUICK, f"+bench.shapes.mine={SHAPE}", "bench.only=[mine]")
 _MODEL = ("bench.d_model=16", "bench.heads=2", "bench.kv_heads=1", "bench.vocab_size=50")
 STEP = (
