@@ -91,8 +91,7 @@ def _compiled() -> Path:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "mohge" / "native"
+    folder = Path(os.environ.get("MOHGE_CACHE") or "~/.cache/mohge").expanduser() / "native"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

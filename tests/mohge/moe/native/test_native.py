@@ -129,7 +129,7 @@ def test_sizes_and_dtypes_it_cannot_compute_are_refused() -> None:
 
 @pytest.fixture
 def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MOHGE_CACHE", str(tmp_path))
     library.cache_clear()
     yield
     library.cache_clear()
@@ -167,7 +167,7 @@ def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_compiled")
 def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("MOHGE_CACHE", str(tmp_path / "file"))
     assert "cannot be made (Not a directory)" in str(why_not("cpu", torch.float32, [LANES]))
 
 
