@@ -49,7 +49,7 @@ class TrainingStep:
             RunError: the loss is not finite.
         """
         for number, tokens_BS in enumerate(micro_batches):
-            self.backward(self.forward(tokens_BS, number), number)
+            self.backward(self.forward(tokens_BS, number))
         self.clip()
         self.update()
 
@@ -58,10 +58,8 @@ class TrainingStep:
         with self._precision:
             return self.module.training_step({"tokens": tokens_BS}, number) / self._accumulate
 
-    def backward(self, loss: Tensor, number: int) -> None:
-        """Add up gradients; those of the step before go first, as in Lightning's order."""
-        if number == 0:
-            self.optimizer.zero_grad()
+    def backward(self, loss: Tensor) -> None:
+        """Add up gradients."""
         loss.backward()
 
     def drop_gradients(self) -> None:
@@ -73,8 +71,9 @@ class TrainingStep:
         self.module.configure_gradient_clipping(self.optimizer)
 
     def update(self) -> None:
-        """Step of optimizer and schedule."""
+        """Step of optimizer and schedule; gradients are dropped, as by the module."""
         self.optimizer.step()
+        self.drop_gradients()
         self._schedule.step()
 
     @property
