@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kernels_here import KERNELS_HERE
 from torch import Tensor
 
 from mohge.config.schema import ExpertsConfig, LatentAttentionConfig, ModelConfig, RouterConfig
@@ -87,7 +88,7 @@ def test_the_untrained_model_is_almost_undecided():
 
 
 @pytest.mark.parametrize(("model", "router"), EVERY_KIND)
-@pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
+@pytest.mark.parametrize("kernel", KERNELS_HERE)
 def test_recomputation_leaves_gradients_bit_identical(model, router, kernel):
     experts = replace(POOL, kernel=kernel)
     kept = gradients(build(model, router, experts))

@@ -1,5 +1,7 @@
 """Each kernel against the loop, the loop against finite differences and the dense network."""
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from unittest import mock
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels_here import KERNELS_HERE
 from torch import Tensor
 
 from mohge.config.schema import Kernel
@@ -14,14 +17,12 @@ from mohge.model.feed_forward import SwiGLU
 from mohge.moe import fused
 from mohge.moe.dispatch import ExpertRows
 from mohge.moe.experts import Experts
-from mohge.moe.kernels import KERNELS, choose_kernel
-from mohge.moe.native.build import library
+from mohge.moe.kernels import choose_kernel
 
 D = 16
 WIDTHS = (16, 48, 32)
 N = 3
-AVAILABLE = [name for name in KERNELS if name != "native" or not isinstance(library(), str)]
-kernels = pytest.mark.parametrize("kernel", AVAILABLE)
+kernels = pytest.mark.parametrize("kernel", KERNELS_HERE)
 
 
 def build(kernel: Kernel, dtype: torch.dtype = torch.float32) -> Experts:
@@ -82,7 +83,7 @@ def test_parameters() -> None:
 def test_kernels_agree(counts: list[int]) -> None:
     """Any split of rows over the experts: empty experts, empty groups, one row, all rows on one expert."""
     expected = outputs_and_gradients(build("loop"), counts)
-    for kernel in AVAILABLE:
+    for kernel in KERNELS_HERE:
         assert_all_close(outputs_and_gradients(build(kernel), counts), expected)
 
 
@@ -217,7 +218,7 @@ def test_auto_is_the_fastest_that_can(
     num_experts: int,
     kernel: str,
 ) -> None:
-    if kernel == "native" and "native" not in AVAILABLE:
+    if kernel == "native" and "native" not in KERNELS_HERE:
         kernel = "fused"
     assert choose_kernel(device, dtype, parameters, sizes, num_experts) == kernel
 
@@ -227,7 +228,7 @@ def test_auto_without_instructions_for_bfloat16_computes_in_float32(monkeypatch:
     monkeypatch.setattr("mohge.moe.kernels.product_dtype", lambda *_: torch.bfloat16)
     assert choose_kernel("cpu", *facts) == "fused"
     monkeypatch.setattr("mohge.moe.kernels.product_dtype", lambda *_: torch.float32)
-    assert choose_kernel("cpu", *facts) == AVAILABLE[-1]
+    assert choose_kernel("cpu", *facts) == KERNELS_HERE[-1]
 
 
 @pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
@@ -251,3 +252,42 @@ def test_fused_products_in_the_given_dtype_with_rows_padded(monkeypatch: pytest.
     test_half_precision_parameters("fused", [4, 0, 1, 7, 2, 0, 0, 0, 3])
     test_half_precision_parameters("fused", [0, 40, 1, 16, 32, 0, 0, 17, 3])
     assert set(dtypes) == {torch.bfloat16}
+
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@on_gpu
+@pytest.mark.parametrize("kernel", ["loop", "grouped", "fused"])
+@pytest.mark.parametrize("counts", [[4, 0, 1, 7, 2, 0, 0, 0, 3], [0, 40, 1, 16, 32, 0, 0, 17, 3]])
+def test_a_gpu_computes_what_the_cpu_does(kernel: Kernel, counts: list[int]) -> None:
+    results = []
+    for device, name in (("cpu", "loop"), ("cuda", kernel)):
+        experts, (x_RD, rows) = build(name).to(device), inputs(counts)
+        x_RD = x_RD.detach().to(device).requires_grad_()
+        moved = {field.name: getattr(rows, field.name).to(device) for field in dataclasses.fields(rows)}
+        y_RD = experts(x_RD, ExpertRows(**moved))
+        gradients = torch.autograd.grad(y_RD.square().sum(), [x_RD, *experts.parameters()])
+        results.append([tensor.cpu() for tensor in (y_RD, *gradients)])
+    for actual, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@on_gpu
+def test_the_grouped_kernel_waits_for_a_gpu_once_per_layer() -> None:
+    """On a GPU with grouped products of its own; elsewhere torch makes them of single ones, and waits too."""
+    if torch.cuda.get_device_capability()[0] < 9:
+        pytest.skip("needs compute capability 9")
+    experts = build("grouped").to("cuda", torch.bfloat16)
+    x_RD, rows = inputs([4, 0, 1, 7, 2, 0, 0, 0, 3], torch.bfloat16)
+    x_RD = x_RD.detach().cuda()
+    rows = ExpertRows(*(getattr(rows, field.name).cuda() for field in dataclasses.fields(rows)))
+    experts(x_RD, rows)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            experts(x_RD, rows)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([warning for warning in caught if "synchroniz" in str(warning.message)]) == 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels_here import KERNELS_HERE
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -13,9 +14,7 @@ from mohge.config.schema import ExpertsConfig, Kernel, RouterConfig
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.dispatch import sort_rows
 from mohge.moe.experts import Experts
-from mohge.moe.kernels import KERNELS
 from mohge.moe.layer import MoELayer
-from mohge.moe.native.build import library
 from mohge.moe.routers import top_k_route
 
 D = 16
@@ -26,7 +25,6 @@ ROUTERS = [
     RouterConfig(kind="top_k", expert_top_k=2),
     RouterConfig(kind="top_k", expert_top_k=6),
 ]
-AVAILABLE = [name for name in KERNELS if name != "native" or not isinstance(library(), str)]
 routers = pytest.mark.parametrize("router", ROUTERS, ids=lambda r: f"{r.kind}-{r.expert_top_k}")
 
 
@@ -70,7 +68,7 @@ def assert_all_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> 
 
 
 @routers
-@pytest.mark.parametrize("kernel", AVAILABLE)
+@pytest.mark.parametrize("kernel", KERNELS_HERE)
 def test_layer_is_its_formula(router: RouterConfig, kernel: Kernel) -> None:
     layer, x = build(router, kernel), tokens(3, 7)
     y, decision = layer(x)
@@ -104,7 +102,7 @@ def test_kernels_agree_for_any_routing(ids: list[list[int]]) -> None:
     ids_TK = torch.tensor(ids)
     weights_TK = torch.rand(ids_TK.shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
     x, results = tokens(len(ids)), []
-    for kernel in AVAILABLE:
+    for kernel in KERNELS_HERE:
         layer = build(ROUTERS[2], kernel)
         y = layer.compute(x, decision_of(ids_TK, weights_TK))
         (by_weight,) = torch.autograd.grad(y.sum(), weights_TK, retain_graph=True)
@@ -156,7 +154,7 @@ def test_a_decision_may_leave_a_recomputed_region() -> None:
         assert_all_close(result, results[0])
 
 
-@pytest.mark.parametrize("kernel", AVAILABLE)
+@pytest.mark.parametrize("kernel", KERNELS_HERE)
 def test_bfloat16_autocast_is_near_float32_and_decides_the_same(kernel: Kernel) -> None:
     layer, x = build(ROUTERS[0], kernel), tokens(40)
     y, decision = layer(x)
