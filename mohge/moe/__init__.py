@@ -1,1 +1,1 @@
-"""The mixture-of-experts layer: router, dispatcher, experts, auxiliary losses and placement."""
+"""The mixture-of-experts layer: router, order of rows, experts, auxiliary losses and placement."""

@@ -21,6 +21,7 @@ from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
 from mohge.errors import Interrupted, UserError
+from mohge.moe.native import why_not
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
 from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact, step_of
@@ -51,6 +52,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     """
     if config.trainer.accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=cuda, and this machine has no usable GPU: use cpu or auto")
+    _check_native(config)
     _quiet_libraries()
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -105,6 +107,16 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
         raise
     run.update_status(state="finished")
     return run.read_status()
+
+
+def _check_native(config: TrainConfig) -> None:
+    """Refuse experts.kernel=native where it cannot be had: what other checks know without torch."""
+    if config.experts.kernel == "native" and config.experts.widths:
+        on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        sizes = (config.model.d_model, *config.experts.widths)
+        reason = why_not("cuda" if on_gpu else "cpu", torch.float32, sizes)
+        if reason:
+            raise UserError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
 
 
 def steps_of(config: TrainConfig) -> int:

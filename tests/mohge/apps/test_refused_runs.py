@@ -79,6 +79,7 @@ OTHERS = [
     ("logger=mlflow logger.tracking_uri=sqlite:///corpus/prose/0.txt", ["logger.tracking_uri="]),
     ("logger=mlflow logger.tracking_uri=sqlite:////proc/none/x.db", ["logger.tracking_uri=", "logger=none"]),
     ("logger=mlflow logger.tracking_uri=http://127.0.0.1:9", ["http://127.0.0.1:9", "logger=csv"]),
+    ("experts.kernel=native experts.widths=[17,30]", ["experts.kernel=native: ", "use experts.kernel=auto"]),
     pytest.param(
         "trainer.accelerator=cuda",
         ["trainer.accelerator=cuda", "no usable GPU"],
