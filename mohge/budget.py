@@ -231,16 +231,17 @@ def _activation_bytes(cfg: TrainConfig, parameters: ParameterCount) -> int:
     """Bytes kept for the backward pass of one micro-batch.
 
     It assumes a fused attention kernel. The CPU has none when keys and values differ in width, as in
-    latent attention, and keeps one more number per head and pair of positions.
+    latent attention, and keeps one more number per head and pair of positions. Of experts.kernel=auto it
+    assumes the most, which is what `grouped` keeps.
     """
     model = cfg.model
     bf16 = cfg.trainer.precision == "bf16"
     element = BF16_BYTES if bf16 else FP32_BYTES
     routed = cfg.router.kind != "none"
     residual = FP32_BYTES * model.d_model
-    # The input of a norm, and the input divided by its root mean square; then the norm's output as the
-    # operand of a product, which the router reads in float32 even if the others read bfloat16.
-    norm = 2 * residual
+    # The input of a norm; then the norm's output as the operand of a product, which the router reads in
+    # float32 even if the others read bfloat16.
+    norm = residual
     operand = element * model.d_model
     router_operand = residual if routed and bf16 else 0
     attention = element * _attention_activations(model)
@@ -254,17 +255,23 @@ def _activation_bytes(cfg: TrainConfig, parameters: ParameterCount) -> int:
         per_token = model.layers * kept + max(norm + operand + attention, feed_forward)
     else:
         per_token = model.layers * whole_layer
-    # Logits, and their log-softmax in float32.
-    per_token += norm + operand + (element + FP32_BYTES) * model.vocab_size
+    per_token += norm + operand  # the head's operand makes room for its gradient
     tokens = cfg.data.batch_sequences * cfg.data.context
-    return round(tokens * per_token) + (BF16_BYTES * _copied_weights(cfg, parameters) if bf16 else 0)
+    head_gradient = FP32_BYTES * model.vocab_size * model.d_model
+    copies = BF16_BYTES * _copied_weights(cfg, parameters) if bf16 else 0
+    return round(tokens * per_token) + head_gradient + copies
 
 
 def _copied_weights(cfg: TrainConfig, parameters: ParameterCount) -> int:
     """Weights of which autocast keeps a copy; recomputation keeps those of one layer's experts at a time."""
     model = cfg.model
     routed = parameters.routed_experts // (model.layers if model.activation_checkpointing else 1)
-    return parameters.attention + parameters.shared_experts + routed + model.vocab_size * model.d_model
+    return parameters.attention + parameters.shared_experts + (0 if _keeps_little(cfg) else routed)
+
+
+def _keeps_little(cfg: TrainConfig) -> bool:
+    """Whether the kernel computes SwiGLU again, and gathers rows again, in the backward pass."""
+    return cfg.experts.kernel in ("fused", "native")
 
 
 def _attention_activations(model: ModelConfig) -> int:
@@ -273,7 +280,7 @@ def _attention_activations(model: ModelConfig) -> int:
         mla = model.mla
         queries_and_keys = 2 * model.heads * (mla.nope_dim + mla.rope_dim)
         expanded = model.heads * (mla.nope_dim + mla.value_dim)
-        return 3 * mla.kv_rank + mla.rope_dim + queries_and_keys + expanded + 2 * model.heads * mla.value_dim
+        return 2 * mla.kv_rank + mla.rope_dim + queries_and_keys + expanded + 2 * model.heads * mla.value_dim
     head_dim = model.d_model // model.heads
     # The product for queries, keys and values (of which the values stay); queries and keys after rotation;
     # the output by heads, and the same by positions.
@@ -283,8 +290,9 @@ def _attention_activations(model: ModelConfig) -> int:
 def _feed_forward_activations(cfg: TrainConfig) -> float:
     """Numbers per token that one MoE or dense layer keeps, beside its input."""
     top_k, widths = _experts_per_token(cfg), cfg.experts.widths
-    hidden = float(cfg.experts.shared * cfg.experts.shared_width)
-    if top_k:
-        hidden += top_k * sum(widths) / len(widths)
+    shared = cfg.experts.shared * cfg.experts.shared_width
+    routed = top_k * sum(widths) / len(widths) if top_k else 0.0
+    if _keeps_little(cfg):
+        return 4 * shared + 2 * routed
     # Per hidden unit: gate, up, silu(gate) and their product. Per row: the token's copy, and the output.
-    return 4 * hidden + 2 * top_k * cfg.model.d_model
+    return 4 * (shared + routed) + 2 * top_k * cfg.model.d_model
