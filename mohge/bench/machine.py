@@ -9,19 +9,17 @@ from typing import Any
 
 import torch
 
-_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16", "svebf16")
-"""Names that Linux gives to instructions which multiply bfloat16 numbers, on x86 and ARM."""
+from mohge.moe.fused import instructions_for
 
 
 def describe_machine() -> dict[str, Any]:
     """Plain facts about processor, memory and torch; null where they cannot be found."""
     facts = _cpu_facts()
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
     return {
         "cpu": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "bf16_instructions": [flag for flag in _BF16_FLAGS if flag in flags] if flags else None,
+        "bf16_instructions": instructions_for(torch.bfloat16),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "platform": platform.platform(),

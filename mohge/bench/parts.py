@@ -69,7 +69,7 @@ def profile_step(step: TrainingStep, micro_batches: list[torch.Tensor], device: 
             with record_function(_MARK + HEAD):
                 loss = step.forward(tokens_BS, number)
             with record_function(_MARK + OTHER):
-                step.backward(loss)
+                loss.backward()
         with record_function(_MARK + CLIPPING):
             step.clip()
         with record_function(_MARK + OPTIMIZER):

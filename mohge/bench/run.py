@@ -20,8 +20,8 @@ from mohge.config.bench_schema import (
     StepBenchConfig,
 )
 from mohge.config.load import as_dict
-from mohge.errors import UserError
 from mohge.training.allocator import keep_freed_memory
+from mohge.training.device import device_of
 from mohge.training.environment import describe_environment
 
 
@@ -38,7 +38,7 @@ def measure(config: BenchConfig, overrides: list[str]) -> tuple[dict[str, Any], 
     Raises:
         UserError: there is no such device, or the data cannot be read.
     """
-    device = _device(config)
+    device = device_of(config.trainer)
     keep_freed_memory()  # as training does
     machine = describe_machine()
     before = torch.get_num_threads()
@@ -72,10 +72,3 @@ def _measure(config: BenchConfig, device: torch.device) -> Measured:
     if isinstance(bench, GrowthBenchConfig):
         return measure_growth(config, bench, device)
     return measure_profile(config, bench, device)
-
-
-def _device(config: BenchConfig) -> torch.device:
-    accelerator = config.trainer.accelerator
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator=cuda, and this machine has no usable GPU: use cpu or auto")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

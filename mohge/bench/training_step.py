@@ -49,7 +49,7 @@ class TrainingStep:
             RunError: the loss is not finite.
         """
         for number, tokens_BS in enumerate(micro_batches):
-            self.backward(self.forward(tokens_BS, number))
+            self.forward(tokens_BS, number).backward()
         self.clip()
         self.update()
 
@@ -57,10 +57,6 @@ class TrainingStep:
         """Loss of the micro-batch of this number in the step."""
         with self._precision:
             return self.module.training_step({"tokens": tokens_BS}, number) / self._accumulate
-
-    def backward(self, loss: Tensor) -> None:
-        """Add up gradients."""
-        loss.backward()
 
     def drop_gradients(self) -> None:
         """Forget those of the last step."""

@@ -142,9 +142,12 @@ class TransformerLM(nn.Module):
         head_VD = self.embedding.weight if self.config.tied_head else self.head.weight
         if targets_BS is None:
             return ModelOutput(F.linear(x_BSD, head_VD), tuple(decisions))
-        loss_of = mean_cross_entropy if reduction == "mean" else cross_entropy
-        loss = loss_of(x_BSD.flatten(0, 1), head_VD, targets_BS.flatten())
-        return ModelOutput(None, tuple(decisions), loss if reduction == "mean" else loss.view_as(targets_BS))
+        hidden_PD, targets_P = x_BSD.flatten(0, 1), targets_BS.flatten()
+        if reduction == "mean":
+            loss = mean_cross_entropy(hidden_PD, head_VD, targets_P)
+        else:
+            loss = cross_entropy(hidden_PD, head_VD, targets_P).view_as(targets_BS)
+        return ModelOutput(None, tuple(decisions), loss)
 
     def _rotary_table(self, length: int, like: Tensor) -> RotaryTable:
         attention = self.blocks[0].get_submodule("attention")

@@ -57,3 +57,10 @@ def add_up(rows_RD: Tensor, row_TK: Tensor, weights_TK: Tensor | None = None) ->
     An embedding bag is a gather and a weighted sum in one pass, without a T x K x D intermediate.
     """
     return F.embedding_bag(row_TK, rows_RD, per_sample_weights=weights_TK, mode="sum")
+
+
+def by_row(weights_TK: Tensor, row_TK: Tensor, num_rows: int) -> Tensor:
+    """The weight of each row (R); zero for rows that no choice uses."""
+    weights_R = weights_TK.new_zeros(num_rows)
+    weights_R[row_TK.flatten()] = weights_TK.flatten()
+    return weights_R

@@ -36,7 +36,7 @@ class Experts(nn.Module):
         super().__init__()
         if kernel != "auto" and kernel not in KERNELS:
             raise ValueError(f"experts.kernel={kernel} is none of auto, {', '.join(KERNELS)}")
-        self.sizes, self.kernel = (d_model, *widths), kernel
+        self.sizes, self.num_experts, self.kernel = (d_model, *widths), len(widths) * per_group, kernel
         self.groups = nn.ModuleList(ExpertGroup(d_model, width, per_group) for width in widths)
 
     def forward(self, x_TD: Tensor, rows: ExpertRows) -> Tensor:
@@ -67,8 +67,7 @@ class Experts(nn.Module):
         if self.kernel != "auto":
             return self.kernel
         parameters = next(self.parameters()).dtype
-        num_experts = sum(len(group.get_parameter("down")) for group in self.groups)
-        return choose_kernel(device_type, dtype, parameters, self.sizes, num_experts)
+        return choose_kernel(device_type, dtype, parameters, self.sizes, self.num_experts)
 
 
 class ExpertGroup(nn.Module):

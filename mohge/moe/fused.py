@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mohge.moe.dispatch import ExpertRows, add_up
+from mohge.moe.dispatch import ExpertRows, add_up, by_row
 
 _CHUNK_BYTES = 2 * 2**20  # about the second-level cache of one core; twice or half of it costs little
 _BUCKET = 16  # rows; oneDNN compiles its bfloat16 products anew for each number of rows, at about 1 ms
@@ -50,11 +50,15 @@ def fused(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Seque
 @cache
 def product_dtype(device_type: str, dtype: torch.dtype) -> torch.dtype:
     """In which products of `dtype` are computed best: itself, or float32 without instructions for it."""
-    if device_type == "cpu" and dtype.itemsize == 2:
-        name = "bf16" if dtype == torch.bfloat16 else "fp16"
-        found = [value for key, value in torch.cpu.get_capabilities().items() if name in key]
-        return dtype if any(found) else torch.float32
+    if device_type == "cpu" and dtype.itemsize == 2 and not instructions_for(dtype):
+        return torch.float32
     return dtype
+
+
+def instructions_for(dtype: torch.dtype) -> list[str]:
+    """Sets of instructions of this CPU that multiply bfloat16, or float16, numbers."""
+    name = "bf16" if dtype == torch.bfloat16 else "fp16"
+    return [key for key, value in torch.cpu.get_capabilities().items() if name in key and value]
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,7 @@ class _FusedExperts(torch.autograd.Function):
         hidden_scratch, grad_hidden_scratch = (_Scratch(hidden, x_TD, dtype) for _ in range(2))
         grad_gate_up_scratch = _Scratch((2 * size for size in hidden), x_TD, dtype)
 
-        weights_R1 = weights_TK.new_zeros(R, 1)  # rows that are padding have weight zero
-        weights_R1[row_TK.flatten(), 0] = weights_TK.flatten()
+        weights_R1 = by_row(weights_TK, row_TK, R)[:, None]
         grad_weights_R = weights_TK.new_empty(R)
         grad_x_RD = x_TD.new_empty(R, D)
         gradients = [torch.empty_like(parameter) for parameter in parameters]

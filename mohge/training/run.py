@@ -25,6 +25,7 @@ from mohge.moe.native import why_not
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
 from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact, step_of
+from mohge.training.device import device_of
 from mohge.training.environment import describe_environment
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import RunFolder
@@ -50,9 +51,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
         RunError: a non-finite loss.
         Interrupted: a signal; the state is saved.
     """
-    if config.trainer.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator=cuda, and this machine has no usable GPU: use cpu or auto")
-    _check_native(config)
+    _check_native(config, device_of(config.trainer))
     _quiet_libraries()
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -109,12 +108,11 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
     return run.read_status()
 
 
-def _check_native(config: TrainConfig) -> None:
+def _check_native(config: TrainConfig, device: torch.device) -> None:
     """Refuse experts.kernel=native where it cannot be had: what other checks know without torch."""
     if config.experts.kernel == "native" and config.experts.widths:
-        on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
         sizes = (config.model.d_model, *config.experts.widths)
-        reason = why_not("cuda" if on_gpu else "cpu", torch.float32, sizes)
+        reason = why_not(device.type, torch.float32, sizes)
         if reason:
             raise UserError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mohge.moe.dispatch import ExpertRows, add_up
+from mohge.moe.dispatch import ExpertRows, add_up, by_row
 from mohge.moe.native.build import library
 
 
@@ -139,8 +139,7 @@ class _NativeExperts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y_TD: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, weights_TK, counts_E, token_R, row_TK, kept, *parameters = ctx.saved_tensors
-        weights_R = torch.empty_like(weights_TK, memory_format=torch.contiguous_format).flatten()
-        weights_R[row_TK.flatten()] = weights_TK.flatten()
+        weights_R = by_row(weights_TK, row_TK, token_R.numel())
         grad_weights_R = torch.empty_like(weights_R)
         grad_x_RD = x_TD.new_empty(token_R.numel(), x_TD.shape[1])
         gradients = [torch.empty_like(parameter) for parameter in parameters]
