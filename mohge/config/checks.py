@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from mohge.config.schema import ExpertsConfig, ModelConfig, TrainConfig
 from mohge.errors import UserError
+from mohge.parallel.sizes import divisors, mesh_sizes
 
 
 def check(config: TrainConfig) -> None:
@@ -24,15 +25,12 @@ def check(config: TrainConfig) -> None:
     _check_losses(config)
     _check_data(config)
     _check_trainer(config)
+    mesh_sizes(config)
 
 
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise UserError(sentence)
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0]
 
 
 def _choices(numbers: Iterable[int]) -> str:
@@ -47,16 +45,16 @@ def _check_attention(model: ModelConfig) -> None:
             f"{model.mla.rope_dim + 1}",
         )
         return
-    divisors = _divisors(model.d_model)
+    possible = divisors(model.d_model)
     _require(
         model.d_model % model.heads == 0,
         f"model.heads={model.heads} does not divide model.d_model={model.d_model}: choose one of "
-        f"{_choices(n for n in divisors if n % model.kv_heads == 0 and model.d_model // n % 2 == 0)}",
+        f"{_choices(n for n in possible if n % model.kv_heads == 0 and model.d_model // n % 2 == 0)}",
     )
     _require(
         model.heads % model.kv_heads == 0,
         f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}: choose one of "
-        f"{_choices(_divisors(model.heads))}",
+        f"{_choices(divisors(model.heads))}",
     )
     head_dim = model.d_model // model.heads
     _require(
@@ -207,11 +205,6 @@ def _check_trainer(config: TrainConfig) -> None:
         trainer.max_steps is not None or trainer.max_tokens is not None,
         "trainer.max_steps and trainer.max_tokens are both null: give one, for instance "
         "trainer.max_tokens=1e6",
-    )
-    _require(
-        trainer.devices == 1,
-        f"trainer.devices={trainer.devices} does not fit parallel=single, which runs one process: use "
-        "trainer.devices=1",
     )
     optim = config.optim
     _require(

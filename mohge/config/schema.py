@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Kernel = Literal["auto", "loop", "grouped", "fused", "native"]
+Placement = Literal["all_size", "contiguous", "pairs"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 _T = TypeVar("_T")
@@ -149,8 +150,19 @@ class LossConfig:
 class ParallelConfig:
     """How the model is spread over processes."""
 
-    name: Literal["single"] = "single"
-    """One process."""
+    name: Literal["single", "ddp", "fsdp", "ep", "fsdp_ep"] = "single"
+    """Which axes of the mesh the preset opens; single runs one process."""
+    dp_replicate: Positive | None = 1
+    """Copies of the model; unset, what the other sizes leave of the ranks."""
+    dp_shard: Positive | None = 1
+    """Ranks that share the parameters of one copy; unset, what the other sizes leave of the ranks."""
+    expert_parallel: Positive | None = 1
+    """Ranks that share the experts of each layer; unset, what the other sizes leave of the ranks."""
+    placement: Placement = "all_size"
+    """Which rank holds which experts: every width on every rank (MoHGE), groups one after another, or
+    widths in pairs (MoDSE). Training has all_size; the others can be planned and replayed."""
+    timeout: Positive = 45
+    """Seconds that a rank waits for the others before it calls them lost, and the run ends."""
 
 
 @config_class
@@ -185,7 +197,7 @@ class DataConfig:
     context: Positive
     """Tokens per training sequence."""
     batch_sequences: Positive
-    """Sequences in each micro-batch."""
+    """Sequences in each micro-batch, over all ranks."""
     workers: NonNegative = 0
     """Loader processes; the order of batches does not depend on it."""
     cache_dir: str
@@ -224,8 +236,10 @@ class TrainerConfig:
     """Training tokens, rounded up to whole steps; used when `max_steps` is unset."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Hardware to run on."""
-    devices: Positive = 1
-    """Processes; parallel=single runs one."""
+    devices: Positive | None = None
+    """Processes on each machine; unset, as many as the sizes of `parallel` ask for."""
+    nodes: Positive = 1
+    """Machines; under torchrun or SLURM it is found."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 keeps weights in fp32 and computes matrix products in bfloat16."""
     accumulate: Positive = 1
