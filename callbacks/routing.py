@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from mohge.budget import budget
 from mohge.config.schema import CallbackConfig, TrainConfig
@@ -19,8 +21,9 @@ class RoutingCallback(pl.Callback):
     - `max_violation`: largest load over mean load, minus 1, in the worst layer.
     - `dead_experts`: experts, over all layers, that no token of the step (of the validation) chose.
 
-    Each validation's counts, whole, are appended to routing.jsonl in the run's folder. A dense model routes
-    nothing, and gets none of these.
+    The counts themselves are appended to files of the run's folder, those of each log step to
+    routing_steps.jsonl, which mohge-plan replays, and those of each validation to routing.jsonl. A dense
+    model routes nothing, and gets none of these.
     """
 
     def __init__(self, cfg: CallbackConfig, train: TrainConfig) -> None:
@@ -33,9 +36,12 @@ class RoutingCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the step's figures to its record."""
-        if pl_module.recording and self._experts.num_experts:
-            pl_module.record.update(self._figures(pl_module.step_counts, "routing"))
+        """Add the step's figures to its record, and its counts to routing_steps.jsonl."""
+        if not pl_module.recording or not self._experts.num_experts:
+            return
+        counts: RoutingCounts = pl_module.step_counts
+        pl_module.record.update(self._figures(counts, "routing"))
+        _append(trainer, pl_module, pl_module.run.routing_steps_path, expert_counts=counts.expert_LE)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Add the validation's figures to the record, and its counts to routing.jsonl."""
@@ -43,13 +49,8 @@ class RoutingCallback(pl.Callback):
             return
         counts: RoutingCounts = pl_module.val_counts
         pl_module.record.update(self._figures(counts, "val/routing"))
-        line = {
-            "step": trainer.global_step,
-            "tokens": trainer.global_step * pl_module.tokens_per_step,
-            "expert_counts": counts.expert_LE.tolist(),
-            "group_counts": counts.group_LG.tolist(),
-        }
-        pl_module.run.append(pl_module.run.routing_path, line)
+        both = {"expert_counts": counts.expert_LE, "group_counts": counts.group_LG}
+        _append(trainer, pl_module, pl_module.run.routing_path, **both)
 
     def _figures(self, counts: RoutingCounts, prefix: str) -> dict[str, float]:
         counts.check()
@@ -59,3 +60,12 @@ class RoutingCallback(pl.Callback):
         figures["max_violation"] = counts.max_violation()
         figures["dead_experts"] = counts.dead_experts()
         return {f"{prefix}/{name}": float(value) for name, value in figures.items()}
+
+
+def _append(trainer: pl.Trainer, pl_module: Any, path: Path, **counts: Tensor) -> None:
+    """Adds a line with counts, which are those of all ranks, and when in training they were taken."""
+    if not trainer.is_global_zero:
+        return
+    tokens = trainer.global_step * pl_module.tokens_per_step
+    taken = {name: count.tolist() for name, count in counts.items()}
+    pl_module.run.append(path, {"step": trainer.global_step, "tokens": tokens, **taken})

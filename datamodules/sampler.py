@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -22,7 +23,7 @@ class WindowOrder:
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def batch(self, position: int) -> list[int]:
-        """Numbers of the windows of micro-batch `position` (0 is the first of the run)."""
+        """Numbers of the windows of micro-batch `position` (0 is the first of the run), of all ranks."""
         first = position * self.batch_sequences
         return [self._window(entry) for entry in range(first, first + self.batch_sequences)]
 
@@ -34,14 +35,28 @@ class WindowOrder:
         return int(self._permutation[place])
 
 
-class CountedBatches(Sampler[list[int]]):
-    """Micro-batches of an order, endlessly, from the position at the time the iteration starts."""
+@dataclass(frozen=True)
+class Part:
+    """Which of how many equal parts of a batch a process reads."""
 
-    def __init__(self, order: WindowOrder, position: Callable[[], int]) -> None:
-        self._order, self._position = order, position
+    index: int = 0
+    count: int = 1
+
+    def of(self, windows: list[int]) -> list[int]:
+        """This part; parts follow each other in order, and the first ones are longer if they are not even."""
+        size, longer = divmod(len(windows), self.count)
+        start = self.index * size + min(self.index, longer)
+        return windows[start : start + size + (self.index < longer)]
+
+
+class CountedBatches(Sampler[list[int]]):
+    """A part of each micro-batch of an order, endlessly, from the position when the iteration starts."""
+
+    def __init__(self, order: WindowOrder, position: Callable[[], int], part: Part) -> None:
+        self._order, self._position, self._part = order, position, part
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self._position()
         while True:
-            yield self._order.batch(position)
+            yield self._part.of(self._order.batch(position))
             position += 1

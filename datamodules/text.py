@@ -1,6 +1,7 @@
 """TextDataModule: batches of token windows from any of the corpora.
 
-Legend: B batch (`data.batch_sequences`), S sequence (`data.context`), V vocabulary of the tokenizer.
+Legend: B sequences of a batch that this process reads (`data.batch_sequences`, or its part), S sequence
+(`data.context`), V vocabulary of the tokenizer.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch.utils.data import DataLoader
 from datamodules.cache import remedy
 from datamodules.manifests import Manifest
 from datamodules.prepare import prepare
-from datamodules.sampler import CountedBatches, WindowOrder
+from datamodules.sampler import CountedBatches, Part, WindowOrder
 from datamodules.store import TokenStore, open_store
 from datamodules.tokenizer import token_bytes
-from datamodules.windows import TrainWindows, ValidationWindows
+from datamodules.windows import TrainWindows, ValidationWindows, collate_validation
 from mohge.config.schema import DataConfig
 from mohge.errors import UserError
 
@@ -44,7 +45,12 @@ class TextDataModule(L.LightningDataModule):
         self.position = 0
         self.val_sequences: int | None = None
         """Held-out windows of each domain, at most; None for all."""
+        self._part = Part()
         self._store: TokenStore | None = None
+
+    def read_part(self, index: int, count: int) -> None:
+        """Read part `index` of `count` of every batch, where so many processes train together."""
+        self._part = Part(index, count)
 
     def prepare(self, progress: bool = True) -> Manifest:
         """Make the token store unless it is there, then open and check it.
@@ -105,7 +111,7 @@ class TextDataModule(L.LightningDataModule):
         order = WindowOrder(len(windows), self.cfg.batch_sequences, self.seed)
         return DataLoader(
             windows,
-            batch_sampler=CountedBatches(order, lambda: self.position),
+            batch_sampler=CountedBatches(order, lambda: self.position, self._part),
             generator=torch.Generator(),  # else each loader draws from the run's own generator
             num_workers=self.cfg.workers,
             pin_memory=torch.cuda.is_available(),
@@ -116,10 +122,13 @@ class TextDataModule(L.LightningDataModule):
 
         All windows are full, but for a domain with fewer than S + 1 held-out tokens: its one window is
         shorter and comes in a batch of windows of its length. The last batch of a length may be smaller.
+        Where several processes read parts of a batch, some parts may be empty: all see as many batches.
         """
         windows = ValidationWindows(self.store, self.cfg.context, self.val_sequences)
-        batches = windows.batches(self.cfg.batch_sequences)
-        return DataLoader(windows, batch_sampler=batches, generator=torch.Generator())
+        batches = [self._part.of(batch) for batch in windows.batches(self.cfg.batch_sequences)]
+        return DataLoader(
+            windows, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate_validation
+        )
 
     def advance(self) -> None:
         """Count one micro-batch as consumed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datamodules.store import TokenFile, TokenStore
 
@@ -63,3 +63,14 @@ class ValidationWindows(Dataset[dict[str, Tensor]]):
             same = [number for number, window in enumerate(self._windows) if window[1] == length]
             batches += [same[at : at + batch_sequences] for at in range(0, len(same), batch_sequences)]
         return batches
+
+
+def collate_validation(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch of validation windows of one length; of no windows, one without sequences."""
+    if not windows:
+        return {
+            "tokens": torch.empty(0, 2, dtype=torch.int64),
+            "domain": torch.empty(0, dtype=torch.int64),
+        }
+    batch: dict[str, Tensor] = default_collate(windows)
+    return batch

@@ -13,6 +13,7 @@ Conventions:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from mohge.config.schema import ModelConfig, TrainConfig
@@ -223,16 +224,31 @@ def _memory_bytes(cfg: TrainConfig, parameters: ParameterCount) -> MemoryBytes:
         weights=weights,
         gradients=weights,
         optimizer=ADAM_MOMENTS * weights,
-        activations=_activation_bytes(cfg, parameters),
+        activations=activation_bytes(cfg, parameters, cfg.data.batch_sequences, cfg.experts.widths),
     )
 
 
-def _activation_bytes(cfg: TrainConfig, parameters: ParameterCount) -> int:
-    """Bytes kept for the backward pass of one micro-batch.
+def activation_bytes(
+    cfg: TrainConfig,
+    parameters: ParameterCount,
+    sequences: int,
+    widths: Sequence[int],
+    *,
+    rows_arrive: bool = False,
+) -> int:
+    """Bytes kept for the backward pass of one micro-batch, the gradient of the head included.
 
     It assumes a fused attention kernel. The CPU has none when keys and values differ in width, as in
     latent attention, and keeps one more number per head and pair of positions. Of experts.kernel=auto it
     assumes the most, which is what `grouped` keeps.
+
+    Args:
+        cfg: model, kernel and precision.
+        parameters: those that the process computes with, whole.
+        sequences: of the micro-batch, in this process.
+        widths: of the experts that compute here; each gets as many rows, `expert_top_k` per token in all.
+        rows_arrive: whether tokens come to the experts from other ranks, so that no kernel can gather their
+            rows again.
     """
     model = cfg.model
     bf16 = cfg.trainer.precision == "bf16"
@@ -245,7 +261,7 @@ def _activation_bytes(cfg: TrainConfig, parameters: ParameterCount) -> int:
     operand = element * model.d_model
     router_operand = residual if routed and bf16 else 0
     attention = element * _attention_activations(model)
-    feed_forward = element * _feed_forward_activations(cfg)
+    feed_forward = element * _feed_forward_activations(cfg, widths, rows_arrive)
     decision = FP32_BYTES * DECISION_COPIES * cfg.experts.num_experts if routed else 0
     whole_layer = 2 * norm + 2 * operand + router_operand + attention + feed_forward + decision
     if model.activation_checkpointing:
@@ -256,7 +272,7 @@ def _activation_bytes(cfg: TrainConfig, parameters: ParameterCount) -> int:
     else:
         per_token = model.layers * whole_layer
     per_token += norm + operand  # the head's operand makes room for its gradient
-    tokens = cfg.data.batch_sequences * cfg.data.context
+    tokens = sequences * cfg.data.context
     head_gradient = FP32_BYTES * model.vocab_size * model.d_model
     copies = BF16_BYTES * _copied_weights(cfg, parameters) if bf16 else 0
     return round(tokens * per_token) + head_gradient + copies
@@ -287,12 +303,12 @@ def _attention_activations(model: ModelConfig) -> int:
     return head_dim * ((model.heads + 2 * model.kv_heads) + (model.heads + model.kv_heads) + 2 * model.heads)
 
 
-def _feed_forward_activations(cfg: TrainConfig) -> float:
+def _feed_forward_activations(cfg: TrainConfig, widths: Sequence[int], rows_arrive: bool) -> float:
     """Numbers per token that one MoE or dense layer keeps, beside its input."""
-    top_k, widths = _experts_per_token(cfg), cfg.experts.widths
+    top_k = _experts_per_token(cfg)
     shared = cfg.experts.shared * cfg.experts.shared_width
     routed = top_k * sum(widths) / len(widths) if top_k else 0.0
     if _keeps_little(cfg):
-        return 4 * shared + 2 * routed
+        return 4 * shared + 2 * routed + (top_k * cfg.model.d_model if rows_arrive else 0)
     # Per hidden unit: gate, up, silu(gate) and their product. Per row: the token's copy, and the output.
     return 4 * (shared + routed) + 2 * top_k * cfg.model.d_model

@@ -21,7 +21,7 @@ def render(result: Budget, cfg: TrainConfig) -> RenderableType:
 
 def _parameters(result: Budget, cfg: TrainConfig) -> Table:
     counts = result.parameters
-    table = _table(
+    table = number_table(
         escape(f"Parameters of {cfg.model.name} · {cfg.arch_name}"), "component", "parameters", "share"
     )
     shared = f"{cfg.experts.shared} of width {cfg.experts.shared_width}"
@@ -34,41 +34,39 @@ def _parameters(result: Budget, cfg: TrainConfig) -> Table:
         ("shared experts", counts.shared_experts, shared),
         ("norms", counts.norms, ""),
     ):
-        table.add_row(f"{name} [dim]{detail}[/dim]", _decimal(value), f"{value / counts.total:.1%}")
+        table.add_row(f"{name} [dim]{detail}[/dim]", decimal(value), f"{value / counts.total:.1%}")
     table.add_section()
-    table.add_row("[bold]total[/bold]", f"[bold]{_decimal(counts.total)}[/bold]", "100.0%")
+    table.add_row("[bold]total[/bold]", f"[bold]{decimal(counts.total)}[/bold]", "100.0%")
     without_head = counts.without_head
-    table.add_row("without an untied head", _decimal(without_head), f"{without_head / counts.total:.1%}")
+    table.add_row("without an untied head", decimal(without_head), f"{without_head / counts.total:.1%}")
     return table
 
 
 def _per_token(result: Budget, cfg: TrainConfig) -> Table:
     active, flops = result.active_parameters, result.flops_per_token
-    table = _table(f"Per token, in sequences of {cfg.data.context}", "quantity", "value")
-    table.add_row("active parameters, experts picked equally often", _decimal(active.expected))
+    table = number_table(f"Per token, in sequences of {cfg.data.context}", "quantity", "value")
+    table.add_row("active parameters, experts picked equally often", decimal(active.expected))
     if active.min != active.max:
-        table.add_row(
-            "active parameters, least and most", f"{_decimal(active.min)} to {_decimal(active.max)}"
-        )
-    table.add_row("FLOPs forward", _decimal(flops.forward))
+        table.add_row("active parameters, least and most", f"{decimal(active.min)} to {decimal(active.max)}")
+    table.add_row("FLOPs forward", decimal(flops.forward))
     recomputed = ", with recomputation" if cfg.model.activation_checkpointing else ""
-    table.add_row(f"FLOPs to train{recomputed}", _decimal(flops.train))
+    table.add_row(f"FLOPs to train{recomputed}", decimal(flops.train))
     return table
 
 
 def _memory(result: Budget, cfg: TrainConfig) -> Table:
     memory = result.memory_bytes
     batch = f"{cfg.data.batch_sequences} x {cfg.data.context} tokens, {cfg.trainer.precision}, estimate"
-    table = _table("Memory to train in one process", "part", "bytes")
+    table = number_table("Memory to train in one process", "part", "bytes")
     for name, value in (
         ("weights", memory.weights),
         ("gradients", memory.gradients),
         ("optimizer", memory.optimizer),
         (f"activations [dim]{batch}[/dim]", memory.activations),
     ):
-        table.add_row(name, _binary(value))
+        table.add_row(name, binary(value))
     table.add_section()
-    table.add_row("[bold]total[/bold]", f"[bold]{_binary(memory.total)}[/bold]")
+    table.add_row("[bold]total[/bold]", f"[bold]{binary(memory.total)}[/bold]")
     return table
 
 
@@ -81,7 +79,8 @@ def _describe_pool(cfg: TrainConfig) -> str:
     return f"{len(widths)} groups of {per_group}, widths {widths[0]} to {widths[-1]}"
 
 
-def _table(title: str, first: str, *numbers: str) -> Table:
+def number_table(title: str, first: str, *numbers: str) -> Table:
+    """An empty table, its columns after the first aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column(first)
     for name in numbers:
@@ -89,11 +88,13 @@ def _table(title: str, first: str, *numbers: str) -> Table:
     return table
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A count: `1.234 M`."""
     return _scaled(value, 1000, DECIMAL_UNITS)
 
 
-def _binary(value: float) -> str:
+def binary(value: float) -> str:
+    """Bytes: `1.234 MiB`."""
     return _scaled(value, 1024, BINARY_UNITS)
 
 

@@ -21,3 +21,8 @@ class Interrupted(Exception):  # noqa: N818  (it is not an error: the run saved 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

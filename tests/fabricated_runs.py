@@ -22,7 +22,7 @@ def write_run(folder: Path, *overrides: str, steps: int = 200, tokens_per_step: 
     config = train_config(*overrides)
     experts, layers = config.experts, config.model.layers
     rng = np.random.default_rng(sum(experts.widths) + experts.num_experts)
-    metrics, routing = [], []
+    metrics, routing, routing_steps = [], [], []
     for step in range(10, steps + 1, 10):
         preference = np.linspace(0.5, -0.5, experts.num_groups) * step / steps
         probability_E = np.repeat(np.exp(preference), experts.per_group) if experts.num_groups else np.ones(0)
@@ -30,6 +30,7 @@ def write_run(folder: Path, *overrides: str, steps: int = 200, tokens_per_step: 
         rows = tokens_per_step * config.router.expert_top_k
         counts = [rng.multinomial(rows, load / load.sum()).tolist() if len(load) else [] for load in loads]
         row = {"step": step, "tokens": step * tokens_per_step}
+        routing_steps.append({**row, "expert_counts": counts})
         row["train/loss"] = 3 + 5.3 * np.exp(-step / 60) + rng.normal(0, 0.05)
         row["speed/tokens_per_second"] = 9000 + rng.normal(0, 300)
         shares = np.sum(counts, axis=0).reshape(experts.num_groups, -1).sum(axis=1) if experts.widths else []
@@ -61,4 +62,6 @@ def write_run(folder: Path, *overrides: str, steps: int = 200, tokens_per_step: 
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
     if routing:
         (folder / "routing.jsonl").write_text("".join(json.dumps(row) + "\n" for row in routing))
+        path = folder / "routing_steps.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in routing_steps))
     return folder

@@ -9,6 +9,7 @@ class FakeTrainer:
     max_steps: int = 100
     global_step: int = 0
     sanity_checking: bool = False
+    is_global_zero: bool = True
     loggers: list[Any] = field(default_factory=list)
 
 

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
 from mohge.files import still_named
+from mohge.parallel.ranks import this_rank
 from mohge.training.run_folder import RunFolder
 
 
@@ -88,6 +89,38 @@ def claimed_folder(config: TrainConfig) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not empty: a run was begun
             for path in made:
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def shared_folder(config: TrainConfig) -> Iterator[Path]:
+    """`claimed_folder` by rank 0 for all ranks that torchrun or SLURM has started, which meet here.
+
+    Raises:
+        UserError: as `claimed_folder`; or there are several runs, for which ranks cannot meet again.
+    """
+    rank = this_rank()
+    if rank.world == 1:
+        with claimed_folder(config) as folder:
+            yield folder
+        return
+    for several, remedy in (
+        (HydraConfig.get().mode == RunMode.MULTIRUN, "without -m"),
+        (config.comparison is not None, "one arm at a time, by its overrides"),
+    ):
+        if several:
+            raise UserError(
+                f"ranks of another launcher train one run: start them {remedy}, or let mohge-train start its "
+                "ranks itself by trainer.devices=N"
+            )
+    from mohge.parallel.world import connect, disconnect, first  # late: torch takes seconds to import
+    from mohge.training.device import device_of
+
+    connect(rank, device_of(config.trainer, rank.local_world).type)
+    try:
+        with contextlib.ExitStack() as stack:
+            yield first(lambda: stack.enter_context(claimed_folder(config)))
+    finally:
+        disconnect()
 
 
 def _name(config: TrainConfig) -> tuple[Path, bool]:

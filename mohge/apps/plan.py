@@ -1,20 +1,51 @@
-"""mohge-plan: what a configuration costs, without building it."""
+"""mohge-plan: what a configuration costs, and each rank of it, or the replay of a recorded run's routing."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
 
 from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.budget import budget
 from mohge.budget_table import render
-from mohge.config.schema import ResultConfig
+from mohge.config.plan_schema import PlanConfig
+from mohge.parallel.rank_plan import rank_plan
+from mohge.parallel.rank_table import render_ranks
 
 
-def run(config: ResultConfig, overrides: list[str]) -> None:
-    """Prints the budget of the composed configuration."""
-    result = budget(config)
-    emit(result.as_dict(), lambda: render(result, config), config.format, config.output)
+def run(config: PlanConfig, overrides: list[str]) -> None:
+    """Prints the budget of the composed configuration and, on more than one rank, the plan of its mesh.
+
+    With `replay`, it prints how evenly that run's experts would have worked on several ranks instead.
+    """
+    if config.replay is not None:
+        _replay(config.replay, config)
+        return
+    cost, mesh = budget(config), rank_plan(config)
+    result: dict[str, Any] = cost.as_dict()
+    if mesh.sizes.world > 1:
+        result["parallel"] = mesh.as_dict()
+
+    def table() -> RenderableType:
+        parts = [render(cost, config)]
+        if mesh.sizes.world > 1:
+            parts.append(render_ranks(mesh, config))
+        return Group(*parts)
+
+    emit(result, table, config.format, config.output)
+
+
+def _replay(folder: str, config: PlanConfig) -> None:
+    # Imported here, since a plan needs no numpy.
+    from mohge.parallel import replay_table
+    from mohge.parallel.replay import replay_run
+
+    replay = replay_run(folder, config.ranks, config.last)
+    emit(replay.as_dict(), lambda: replay_table.render(replay), config.format, config.output)
 
 
 def main() -> None:
     """Console entry point."""
-    run_app("plan", ResultConfig, run)
+    run_app("plan", PlanConfig, run)

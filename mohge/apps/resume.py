@@ -14,6 +14,7 @@ from mohge.training.run_folder import RunFolder
 _CHANGEABLE = (
     "callbacks",
     "logger",
+    "parallel",
     "trainer.accelerator",
     "trainer.checkpoint_every",
     "trainer.devices",
@@ -21,6 +22,7 @@ _CHANGEABLE = (
     "trainer.log_every",
     "trainer.max_steps",
     "trainer.max_tokens",
+    "trainer.nodes",
     "trainer.val_every",
     "trainer.val_sequences",
 )
@@ -61,6 +63,8 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
         for parent in parents:
             target, source = target[parent], source[parent]
         target[leaf] = source[leaf]
+        if key == "parallel":  # another mesh: how many processes it had no longer counts
+            stored["trainer"].update(devices=wanted["trainer"]["devices"], nodes=wanted["trainer"]["nodes"])
         if key in _LENGTHS:
             stored["trainer"].update({other.partition(".")[2]: None for other in _LENGTHS - {key}})
     stored["resume"] = str(folder)

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mohge.config.load import explain_hydra, typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import Interrupted, RunError, UserError
+from mohge.parallel.ranks import this_rank
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -114,5 +115,8 @@ def _raised_by_hydra(error: Exception) -> bool:
 
 def _say(sentence: str, status: int) -> int:
     sentence = " ".join(sentence.split())  # one line, also when it quotes a library's message
-    print(f"error: {sentence}" if status < 128 else sentence, file=sys.stderr)
+    if status < 128:
+        sentence = f"error: {sentence}"
+    rank = this_rank()
+    print(sentence if rank.is_first else f"rank {rank.index}: {sentence}", file=sys.stderr)
     return status

@@ -8,12 +8,16 @@ from typing import Any
 from rich.console import Console
 
 from mohge.apps.arms import train_arms
-from mohge.apps.folders import claimed_folder
+from mohge.apps.folders import shared_folder
 from mohge.apps.resume import continued_config, in_folder
 from mohge.apps.runner import run_app
 from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import check_data
+from mohge.errors import Interrupted, UserError, first_line
+from mohge.parallel.launch import launch
+from mohge.parallel.ranks import found_rank, this_rank
+from mohge.parallel.sizes import mesh_sizes
 from mohge.training.run_folder import RunFolder
 
 
@@ -22,12 +26,15 @@ def run(config: TrainConfig, overrides: list[str]) -> None:
     if config.resume is not None:
         config = continued_config(config, overrides)
     check_data(config.data)
-    with claimed_folder(config) as folder:
+    _check_placement(config)
+    with shared_folder(config) as folder:
         config = in_folder(absolute_paths(config), folder)  # late: messages so far show paths as typed
-        if config.comparison is None:
-            _print_summary(train_one(config, overrides), folder)
-        else:
+        if config.comparison is not None:
             train_arms(config, overrides, folder, train_one)
+            return
+        status = train_one(config, overrides)
+        if this_rank().is_first:
+            _print_summary(status, folder)
 
 
 def main() -> None:
@@ -36,12 +43,39 @@ def main() -> None:
 
 
 def train_one(config: TrainConfig, overrides: list[str]) -> dict[str, Any]:
-    """Trains the run of `config.paths.run_dir`, and returns its final status."""
+    """Trains the run of `config.paths.run_dir`, and returns its final status.
+
+    On several ranks, this process is one of those that torchrun or SLURM has started, or else starts them
+    and waits for them.
+    """
     assert config.paths.run_dir is not None
+    run, ranks = RunFolder(config.paths.run_dir), mesh_sizes(config).world
+    if ranks > 1 and found_rank() is None:
+        try:
+            launch("mohge.training.launched:train_rank", (config, overrides), ranks)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if run.exists:  # the rank that writes may have been the one that died
+                run.update_status(state="failed", error=first_line(error))
+            raise
+        return run.read_status()
     # Late, since Lightning takes seconds to import: a wrong configuration has been refused by now.
+    from mohge.training.launched import prepare_rank
     from mohge.training.run import train
 
-    return train(config, RunFolder(config.paths.run_dir), overrides)
+    if ranks > 1:
+        prepare_rank(config, this_rank())
+    return train(config, run, overrides, this_rank())
+
+
+def _check_placement(config: TrainConfig) -> None:
+    placement = config.parallel.placement
+    if placement != "all_size":
+        raise UserError(
+            f"parallel.placement={placement} can be planned and replayed, not trained, as ranks would hold "
+            "unequal shares: use parallel.placement=all_size"
+        )
 
 
 def _print_summary(status: dict[str, Any], folder: Path) -> None:
@@ -55,3 +89,7 @@ def _print_summary(status: dict[str, Any], folder: Path) -> None:
     console.print(
         f"Train longer: mohge-train resume={folder} trainer.max_tokens={2 * max(status.get('tokens', 0), 1)}"
     )
+
+
+if __name__ == "__main__":  # torchrun -m mohge.apps.train
+    main()

@@ -161,7 +161,7 @@ class ParallelConfig:
     placement: Placement = "all_size"
     """Which rank holds which experts: every width on every rank (MoHGE), groups one after another, or
     widths in pairs (MoDSE). Training has all_size; the others can be planned and replayed."""
-    timeout: Positive = 45
+    timeout: Positive = 40
     """Seconds that a rank waits for the others before it calls them lost, and the run ends."""
 
 

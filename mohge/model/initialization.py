@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mohge.model.transformer import TransformerLM
 
@@ -30,7 +31,8 @@ def initialize(model: TransformerLM, seed: int) -> None:
 
     Each parameter has its own generator, seeded by its name, and is drawn in float32 on the CPU: its
     weights depend neither on the other parameters, nor on device, process or order of construction. So
-    architectures compared at one seed start from the same attention and embedding.
+    architectures compared at one seed start from the same attention and embedding, and so do models on
+    any mesh: of a distributed parameter, each rank draws the whole, one at a time, and keeps its part.
 
     Args:
         model: A model whose parameters have storage; after construction on the meta device, call
@@ -50,7 +52,13 @@ def initialize(model: TransformerLM, seed: int) -> None:
             parameter.fill_(1.0)
         else:
             own_std = residual_std if _is_residual_projection(name) else std
-            parameter.copy_(_normal(parameter.shape, own_std, parameter_seed(seed, name)))
+            whole = _normal(parameter.shape, own_std, parameter_seed(seed, name))
+            if isinstance(parameter, DTensor):  # every rank draws the same values, and keeps its part
+                parts = parameter.placements
+                whole = distribute_tensor(
+                    whole.to(parameter.device), parameter.device_mesh, parts, src_data_rank=None
+                )
+            parameter.copy_(whole)
 
 
 def _is_residual_projection(name: str) -> bool:

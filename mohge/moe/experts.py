@@ -6,9 +6,11 @@ Shapes: T tokens, D model width, G groups, N experts per group, W width of a gro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mohge.config.schema import Kernel
 from mohge.moe.dispatch import ExpertRows
@@ -18,7 +20,8 @@ from mohge.moe.kernels import KERNELS, choose_kernel
 class Experts(nn.Module):
     """The expert pool of one layer; parameters `groups.{g}.gate_up` and `groups.{g}.down`.
 
-    Experts know nothing of ranks: the tokens given and their rows are all there is.
+    Experts know nothing of ranks: the tokens given and their rows are all there is. Parameters may be the
+    local parts of distributed tensors; then the counts of rows are those of the experts that are here.
 
     Args:
         d_model: D.
@@ -37,6 +40,9 @@ class Experts(nn.Module):
         if kernel != "auto" and kernel not in KERNELS:
             raise ValueError(f"experts.kernel={kernel} is none of auto, {', '.join(KERNELS)}")
         self.sizes, self.num_experts, self.kernel = (d_model, *widths), len(widths) * per_group, kernel
+        self.gradient_scale = 1.0
+        """Factor of the parameters' gradients: 1 / ranks where their rows come from several ranks, each of
+        which takes the mean of its own tokens."""
         self.groups = nn.ModuleList(ExpertGroup(d_model, width, per_group) for width in widths)
 
     def forward(self, x_TD: Tensor, rows: ExpertRows) -> Tensor:
@@ -56,18 +62,44 @@ class Experts(nn.Module):
         Raises:
             ValueError: if the kernel cannot compute these widths in this dtype.
         """
-        device = x_TD.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_TD.dtype
-        gate_up = [group.get_parameter("gate_up") for group in self.groups]
-        down = [group.get_parameter("down") for group in self.groups]
-        return KERNELS[self.kernel_for(device, dtype)](x_TD.to(dtype), rows, gate_up, down)
+        dtype = self.compute_dtype(x_TD)
+        gate_up = [self._here(group.get_parameter("gate_up")) for group in self.groups]
+        down = [self._here(group.get_parameter("down")) for group in self.groups]
+        return KERNELS[self.kernel_for(x_TD.device.type, dtype)](x_TD.to(dtype), rows, gate_up, down)
+
+    def compute_dtype(self, x: Tensor) -> torch.dtype:
+        """The dtype in which tokens are computed: that of autocast, or their own."""
+        device = x.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+    def _here(self, parameter: Tensor) -> Tensor:
+        """The experts of this rank."""
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if self.gradient_scale == 1.0:
+            return local
+        scaled: Tensor = _ScaleGradient.apply(local, self.gradient_scale)
+        return scaled
 
     def kernel_for(self, device_type: str, dtype: torch.dtype) -> str:
         """The kernel that computes tokens of this dtype there; the choice, if it is left open."""
         if self.kernel != "auto":
             return self.kernel
-        parameters = next(self.parameters()).dtype
-        return choose_kernel(device_type, dtype, parameters, self.sizes, self.num_experts)
+        first = next(self.parameters())
+        here = first.to_local() if isinstance(first, DTensor) else first
+        return choose_kernel(device_type, dtype, first.dtype, self.sizes, len(self.groups) * here.shape[0])
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The same tensor, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.scale, None
 
 
 class ExpertGroup(nn.Module):

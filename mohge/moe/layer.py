@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mohge.config.schema import ExpertsConfig, RouterConfig
 from mohge.model.feed_forward import SwiGLU
 from mohge.moe.decision import RoutingDecision
-from mohge.moe.dispatch import sort_rows
+from mohge.moe.dispatch import Dispatcher, LocalDispatcher
 from mohge.moe.experts import Experts
 from mohge.moe.routers import build_router
 
@@ -18,8 +18,8 @@ from mohge.moe.routers import build_router
 class MoELayer(nn.Module):
     """y = sum over a token's K experts of weight * expert(x), plus the shared experts of x.
 
-    Submodules are `router`, `experts` and `shared` (None without shared experts). Losses and counts are
-    taken from the returned decision, outside.
+    Submodules are `router`, `experts` and `shared` (None without shared experts); the `dispatcher` brings
+    tokens to experts. Losses and counts are taken from the returned decision, outside.
 
     Args:
         d_model: D.
@@ -40,6 +40,7 @@ class MoELayer(nn.Module):
         self.experts = Experts(d_model, experts.widths, experts.per_group, experts.kernel)
         shared_width = experts.shared * experts.shared_width
         self.shared = SwiGLU(d_model, shared_width) if shared_width else None
+        self.dispatcher: Dispatcher = LocalDispatcher()
 
     def forward(self, x: Tensor) -> tuple[Tensor, RoutingDecision]:
         """Map x (..., D) to y (..., D), and return the decision for its T tokens, in row-major order."""
@@ -56,5 +57,6 @@ class MoELayer(nn.Module):
 
         It is a step of its own so that a block can recompute it in the backward pass and keep the decision.
         """
-        y = self.experts(x.flatten(end_dim=-2), sort_rows(decision)).view_as(x)
-        return y if self.shared is None else y + self.shared(x)
+        x_TD, shared = x.flatten(end_dim=-2), self.shared
+        meanwhile = None if shared is None else lambda: shared(x_TD)
+        return self.dispatcher(x_TD, decision, self.experts, meanwhile).view_as(x)

@@ -36,6 +36,10 @@ class Rank:
         return self.index == 0
 
 
+ALONE = Rank()
+"""A process that trains by itself."""
+
+
 def found_rank(environment: Mapping[str, str] | None = None) -> Rank | None:
     """The rank that a launcher has given this process; None if none has started it.
 
@@ -61,4 +65,4 @@ def found_rank(environment: Mapping[str, str] | None = None) -> Rank | None:
 
 def this_rank() -> Rank:
     """The rank of this process; the only one if no launcher has started it."""
-    return found_rank() or Rank()
+    return found_rank() or ALONE

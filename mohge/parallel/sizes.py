@@ -151,7 +151,7 @@ def _check_divides(config: TrainConfig, sizes: MeshSizes) -> None:
     if ep > 1:
         if not experts.num_experts:
             raise UserError(
-                f"parallel.expert_parallel={ep} with router.kind={config.router.kind} has no experts to spread: "
+                f"parallel.expert_parallel={ep} with router.kind={config.router.kind}: no experts to spread, "
                 "use parallel=fsdp"
             )
         if experts.per_group % ep:
@@ -174,5 +174,5 @@ def _check_divides(config: TrainConfig, sizes: MeshSizes) -> None:
         multiple = math.ceil(batch / sizes.world) * sizes.world
         raise UserError(
             f"data.batch_sequences={batch} does not divide among {sizes.world} ranks, each of which reads "
-            f"its part of a micro-batch: use {multiple}, or a number of ranks out of {choices(divisors(batch))}"
+            f"its part of a micro-batch: use {multiple}, or a number of ranks of {choices(divisors(batch))}"
         )

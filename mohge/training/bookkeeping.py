@@ -1,4 +1,4 @@
-"""Callbacks that every run has: records, checkpoints, and leaving in good order."""
+"""Callbacks that every run has: records (on rank 0), checkpoints, and leaving in good order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from mohge.errors import Interrupted
+from mohge.parallel.world import first, maximum_over_ranks
 from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name, list_checkpoints
 from mohge.training.module import LanguageModule
 
@@ -71,13 +72,15 @@ class Checkpoints(Checkpoint):
         step, config = module.global_step, module.config.trainer
         if batch_idx % config.accumulate != 0:
             return
-        if step > 0 and (step % config.checkpoint_every == 0 or self._signal is not None):
+        # Ranks hear of it in different steps, and must leave after the same one.
+        number = maximum_over_ranks(self._signal or 0)
+        if step > 0 and (step % config.checkpoint_every == 0 or number):
             self._save(trainer, module)
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
+        if number:
+            name = signal.Signals(number).name
             raise Interrupted(
                 f"{name} received: step {step} is saved; continue with mohge-train resume={module.run.path}",
-                self._signal,
+                number,
             )
 
     def on_train_batch_end(
@@ -99,9 +102,10 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: pl.Trainer, module: LanguageModule) -> None:
         folder = module.run.checkpoints_dir
         path = folder / checkpoint_name(module.global_step)
-        if path not in list_checkpoints(folder):
+        if first(lambda: path not in list_checkpoints(folder)):
             trainer.save_checkpoint(path, weights_only=False)  # optimizer and counters too
+        if trainer.is_global_zero:
             for old in list_checkpoints(folder)[: -module.config.trainer.keep_checkpoints]:
                 VerifiedCheckpointIO().remove_checkpoint(old)
-        saved = [str(item.relative_to(module.run.path)) for item in list_checkpoints(folder)]
-        module.run.update_status(checkpoints=saved)
+            saved = [str(item.relative_to(module.run.path)) for item in list_checkpoints(folder)]
+            module.run.update_status(checkpoints=saved)

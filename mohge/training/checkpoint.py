@@ -1,58 +1,70 @@
 """Checkpoints: written whole or not at all, verified before they are read, plain data only.
 
-A checkpoint is a folder `step_00000100/` with `state.ckpt`, what torch saves, and `manifest.json`, its
-size and SHA-256. It is written under a temporary name and renamed, so a killed run leaves no half of one.
+A checkpoint is a folder `step_00000100/` with
+    shard-*.safetensors  weights and optimizer moments, one file for each rank that saved
+    state.ckpt           counters, schedules, position in the data, configuration: what torch saves
+    manifest.json        step, and size and SHA-256 of the files above
+It is written under a temporary name and renamed, so a killed run leaves no half of one. Tensors are keyed by
+the parameter's name and stored with their place in the whole (torch's distributed checkpoint, in
+safetensors: its own format is pickled), so that any number of ranks in any mesh can read them.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from mohge.errors import UserError
+from mohge.errors import UserError, first_line
 from mohge.files import sha256_of, write_json_atomically
+from mohge.parallel.world import barrier, first, gather, is_connected
 
 STATE = "state.ckpt"
 MANIFEST = "manifest.json"
 
 
+TENSORS = "tensors"
+"""Key of a checkpoint under which a module hands over the tensors to save, by name."""
+
+
 class VerifiedCheckpointIO(CheckpointIO):
-    """Lightning's way to disk, with a checksum, an atomic rename and `weights_only` loading."""
+    """Lightning's way to disk, with checksums, an atomic rename and no pickled code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Writes the folder `path`.
+        """Writes the folder `path`. Collective: each rank writes the tensors that it holds.
 
         Raises:
-            UserError: the disk refuses.
+            UserError: the disk refuses; on every rank.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        # The same name on every rank. It is of one run, whose folder is locked.
+        temporary = target.with_name(f".{target.name}.tmp")
+        tensors = checkpoint.pop(TENSORS)
         try:
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
-            temporary.mkdir(parents=True)
-            with open(temporary / STATE, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            manifest = {
-                "step": checkpoint["global_step"],
-                "bytes": (temporary / STATE).stat().st_size,
-                "sha256": sha256_of(temporary / STATE),
-            }
-            write_json_atomically(temporary / MANIFEST, manifest)
-            if target.exists():
-                shutil.rmtree(target)
-            os.rename(temporary, target)
-        except (OSError, RuntimeError) as error:  # torch reports a refused write as RuntimeError
-            reason = error.strerror if isinstance(error, OSError) else "the disk takes no more"
+            first(lambda: _begin(temporary, checkpoint))
+            _write_tensors(tensors, temporary)
+            files = _digests(temporary)
+            first(lambda: _commit(temporary, target, checkpoint["global_step"], files))
+        except (OSError, CheckpointException) as error:
+            reason = _refusal(error)
+            if reason is None:
+                raise RuntimeError(f"checkpoint {target} cannot be written: {error}") from error
             raise UserError(
                 f"cannot write checkpoint {target}: {reason}; free space, or continue with more "
                 f"of it by resume={target.parent.parent}"
@@ -63,20 +75,20 @@ class VerifiedCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint after checking its checksum; never unpickles code.
+        """Reads all but the tensors (`load_tensors`); never unpickles code.
 
         Raises:
             UserError: the checkpoint is damaged.
         """
-        return load_checkpoint(path, map_location or "cpu")
+        return _read_state(Path(path))  # its checksums were looked at when it was chosen
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Deletes the folder."""
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
-    """Reads the checkpoint in folder `path`.
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what the checkpoint in folder `path` says beside its tensors, after looking at all checksums.
 
     Raises:
         UserError: it is damaged, or no checkpoint.
@@ -84,11 +96,47 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
     damage = find_damage(path)
     if damage is not None:
         raise UserError(f"checkpoint {path} is damaged ({damage}): use another, or start the run anew")
+    return _read_state(Path(path))
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(Path(path) / STATE, map_location=map_location, weights_only=True)
-    except Exception as error:  # the checksum holds, so it is a file of another kind or version
-        raise UserError(f"{path} is not a checkpoint of this program ({_first_line(error)})") from error
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # of another kind or version
+        raise UserError(f"{folder} is not a checkpoint of this program ({first_line(error)})") from error
     return state
+
+
+def load_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
+    """Fills `tensors` in place with those that a checkpoint has under the same names. Collective.
+
+    Args:
+        path: the checkpoint's folder.
+        tensors: plain or distributed, in any layout.
+
+    Raises:
+        UserError: the checkpoint lacks one of them, or has it in another shape.
+    """
+    reader = dcp.HuggingFaceStorageReader(str(path))
+    try:
+        with _alone_is_fine():
+            dcp.load(tensors, storage_reader=reader, no_dist=not is_connected())
+    except CheckpointException as error:
+        reasons = {first_line(failure) for failure, _ in error.failures.values()}
+        raise UserError(f"{path} does not hold the tensors of this model ({'; '.join(reasons)})") from error
+
+
+def read_tensors(path: str | os.PathLike[str], prefix: str) -> dict[str, Tensor]:
+    """The whole tensors of a checkpoint whose names begin with `prefix`, which is cut off."""
+    metadata = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in metadata.items()
+        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
+    }
+    with _alone_is_fine():
+        dcp.load(dict(tensors), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def find_damage(path: str | os.PathLike[str]) -> str | None:
@@ -96,18 +144,19 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
     folder = Path(path)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        expected_bytes, expected_sha256 = manifest["bytes"], manifest["sha256"]
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is unreadable"
-    state = folder / STATE
-    if not state.is_file():
-        return f"{STATE} is missing"
-    if state.stat().st_size != expected_bytes:
-        return f"{STATE} has {state.stat().st_size} bytes instead of {expected_bytes}"
-    if sha256_of(state) != expected_sha256:
-        return f"{STATE} does not match its checksum"
+    for name, (size, sha256) in {STATE: (0, ""), **files}.items():
+        file = folder / name
+        if name not in files or not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if sha256_of(file) != sha256:
+            return f"{name} does not match its checksum"
     return None
 
 
@@ -159,5 +208,55 @@ def discard_after(folder: Path, checkpoint: Path | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _begin(temporary: Path, checkpoint: dict[str, Any]) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
+    temporary.mkdir(parents=True)
+    with open(temporary / STATE, "wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # how torch reports a refused write
+            raise OSError(errno.ENOSPC, "the disk takes no more") from error
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with _alone_is_fine():
+        dcp.save(tensors, storage_writer=writer, no_dist=not is_connected())
+
+
+@contextmanager
+def _alone_is_fine() -> Iterator[None]:
+    """Keeps torch from remarking that a process has no others to save or load with."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and checksum of each file, each computed by one of the ranks."""
+    barrier()
+    names = sorted(path.name for path in folder.iterdir())
+    index, ranks = (dist.get_rank(), dist.get_world_size()) if is_connected() else (0, 1)
+    mine = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        for name in names[index::ranks]
+    }
+    return {name: entry for part in gather(mine) for name, entry in part.items()}
+
+
+def _commit(temporary: Path, target: Path, step: int, files: dict[str, dict[str, Any]]) -> None:
+    manifest = {"step": step, "files": dict(sorted(files.items()))}
+    write_json_atomically(temporary / MANIFEST, manifest)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(temporary, target)
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why the disk refused, if that is what the error says, on this rank or another."""
+    if isinstance(error, CheckpointException):
+        reasons = (_refusal(failure) for failure, _ in error.failures.values())
+        return next((reason for reason in reasons if reason is not None), None)
+    return (error.strerror or str(error)) if isinstance(error, OSError) else None

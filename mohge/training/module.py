@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
@@ -23,12 +23,18 @@ from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.experts import Experts
-from mohge.moe.losses import GlobalBatchShares, auxiliary_losses
-from mohge.training.checkpoint import find_damage, list_checkpoints
+from mohge.moe.losses import GlobalBatchShares, Shares, auxiliary_losses
+from mohge.parallel.clipping import clip_gradients, gradient_norm
+from mohge.parallel.mesh import Mesh
+from mohge.parallel.sharding import shard_model
+from mohge.parallel.world import add_over_ranks
+from mohge.training.checkpoint import TENSORS, find_damage, list_checkpoints, load_tensors, step_of
 from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
 from mohge.training.random_state import get_random_state, set_random_state
+from mohge.training.rank_load import RankLoad
 from mohge.training.routing_counts import RoutingCounts
 from mohge.training.run_folder import RunFolder
+from mohge.training.tensors import make_moments, training_tensors
 from mohge.training.validation import ValidationSums
 
 log = logging.getLogger(__name__)
@@ -41,22 +47,38 @@ class LanguageModule(pl.LightningModule):
         config: the whole configuration.
         run: folder of the run, read by callbacks.
         max_steps: optimizer steps of the whole training, which schedules refer to.
+        mesh: of the ranks that train together; None for a process that is alone.
+        checkpoint: folder of the checkpoint to go on from.
 
     Attributes:
         record: metrics of the step being recorded; callbacks add theirs in `on_train_batch_end` while
             `recording`, or in `on_validation_end`.
         recording: whether the optimizer step that just ended is one whose metrics are written.
-        step_counts: routing of the optimizer step that just ended.
-        val_counts: routing of the last validation.
+        step_counts: routing of the optimizer step that just ended; of all ranks while `recording`.
+        val_counts: routing of the last validation, of all ranks.
     """
 
-    def __init__(self, config: TrainConfig, run: RunFolder, max_steps: int):
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunFolder,
+        max_steps: int,
+        mesh: Mesh | None = None,
+        checkpoint: Path | None = None,
+    ):
         super().__init__()
         self.config = config
         self.run = run
         self.max_steps = max_steps
-        self.model = build_model(config)
-        initialize(self.model, config.seed)
+        self.mesh = mesh
+        self._checkpoint = checkpoint
+        self._sharded = False
+        self.strict_loading = False  # Lightning finds no weights in a checkpoint, and need not complain
+        # No rank ever holds the whole model: `configure_model` makes the part that is here.
+        with torch.device("cpu" if mesh is None else "meta"):
+            self.model = build_model(config)
+        if mesh is None:
+            initialize(self.model, config.seed)
 
         self.step_counts = self._new_counts()
         self.val_counts = self._new_counts()
@@ -65,6 +87,7 @@ class LanguageModule(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._grad_norm = torch.zeros(())
         self._shares = GlobalBatchShares()
+        self._rank_load = None if mesh is None or not config.experts.widths else RankLoad(config, mesh)
         self._val: ValidationSums | None = None
 
     @property
@@ -86,8 +109,24 @@ class LanguageModule(pl.LightningModule):
             "z": loss.z_weight,
         }
 
+    def configure_model(self) -> None:
+        """Cuts the model among the ranks, and fills this rank's part."""
+        if self.mesh is None or self._sharded:
+            return
+        shard_model(self.model, self.mesh)
+        self.model.to_empty(device=self.trainer.strategy.root_device)
+        initialize(self.model, self.config.seed)
+        self._sharded = True
+
     def on_fit_start(self) -> None:
-        """Moves the counters to the model's device, and says which kernel the experts use."""
+        """Goes on from a checkpoint's tensors, moves counters to the device, and names the kernel.
+
+        Lightning reads the rest of the checkpoint; of tensors it knows no layout but the one they had.
+        """
+        if self._checkpoint is not None:
+            optimizer = self._adamw()
+            make_moments(optimizer, step_of(self._checkpoint))
+            load_tensors(self._checkpoint, training_tensors(self.model, optimizer))
         self.step_counts = self._new_counts()
         self.val_counts = self._new_counts()
         first = next((layer for layer in self.modules() if isinstance(layer, Experts)), None)
@@ -133,13 +172,14 @@ class LanguageModule(pl.LightningModule):
             RunError: the norm is not finite.
         """
         clip = self.config.trainer.clip
-        norm = get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        copies = 1 if self.mesh is None else self.mesh.sizes.dp_replicate
+        norm = gradient_norm(self.model.parameters(), copies)
         self._grad_norm = norm
         value = float(norm)
         if not math.isfinite(value):
             self._stop_on_non_finite("gradient norm", value, self.trainer.fit_loop.batch_idx)
         if clip is not None and value > clip:  # otherwise the gradients stay as they are: no pass over them
-            clip_grads_with_norm_(self.model.parameters(), clip, norm)
+            clip_gradients(self.model.parameters(), clip, norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then closes the books of the step."""
@@ -150,11 +190,13 @@ class LanguageModule(pl.LightningModule):
         self.recording = (
             step % trainer.log_every == 0 or step % trainer.val_every == 0 or step == self.max_steps
         )
+        if self._rank_load is not None:
+            self._rank_load.add(self.step_counts.expert_LE, self.step_counts.tokens)
         if self.recording:
+            self._record_rank_load(step)
+            self.step_counts.add_over_ranks()
             self.step_counts.check()
-            self.record.update(
-                {name: float(value) / trainer.accumulate for name, value in self._sums.items()}
-            )
+            self.record.update(self._means())
             self.record["train/grad_norm"] = float(self._grad_norm)
             self.record["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -168,9 +210,14 @@ class LanguageModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Puts the learning rate on the schedule, which a continued run may have stretched."""
+        """Puts the learning rate on the schedule where the steps done leave it.
+
+        A continued run may have stretched it, and has other parameter groups on another mesh.
+        """
+        (schedule,) = (item.scheduler for item in self.trainer.lr_scheduler_configs)
+        schedule.last_epoch = self.global_step
         factor = lr_factor(self.global_step, self.max_steps, self.config.optim)
-        for group in self.trainer.optimizers[0].param_groups:
+        for group in self._adamw().param_groups:
             group["lr"] = group["initial_lr"] * factor
 
     def on_validation_epoch_start(self) -> None:
@@ -191,7 +238,9 @@ class LanguageModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Turns the sums into metrics."""
         assert self._val is not None
+        self.val_counts.add_over_ranks()
         self.val_counts.check()
+        self._val.add_over_ranks()
         self.record.update(self._val.metrics())
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -199,12 +248,15 @@ class LanguageModule(pl.LightningModule):
         self.trainer.datamodule.advance()  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the plain configuration and the state of the random generators.
+        """Adds the plain configuration and the state of the random generators, and hands over the tensors.
 
         Lightning's own loop state is left out: what it infers from it on a restart, in the middle of an
-        endless epoch, repeats or skips steps. Steps done and micro-batches learned from say all.
+        endless epoch, repeats or skips steps. Steps done and micro-batches learned from say all. Its states
+        of model, optimizer and schedule are of the layout that they have here: `TENSORS` are saved instead.
         """
         del checkpoint["loops"]
+        checkpoint["state_dict"], checkpoint["optimizer_states"], checkpoint["lr_schedulers"] = {}, [], []
+        checkpoint[TENSORS] = training_tensors(self.model, self._adamw())
         checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -217,6 +269,34 @@ class LanguageModule(pl.LightningModule):
         batches = steps * self.config.trainer.accumulate
         states = ("ready", "started", "processed", "completed")
         loop.batch_progress.total.load_state_dict(dict.fromkeys(states, batches))
+
+    def _adamw(self) -> torch.optim.AdamW:
+        (optimizer,) = self.trainer.optimizers
+        assert isinstance(optimizer, torch.optim.AdamW), "made by configure_optimizers"
+        return optimizer
+
+    def _record_rank_load(self, step: int) -> None:
+        """Compares what ranks had to do in each step since the last record."""
+        if self._rank_load is None:
+            return
+        loads = self._rank_load.compare()
+        flops = loads[-1]["expert_flops"]
+        self.record["ranks/expert_flops_max_over_mean"] = max(flops) * len(flops) / max(sum(flops), 1)
+        rows = loads[-1]["rows"]
+        self.record["ranks/rows_max_over_mean"] = max(rows) * len(rows) / max(sum(rows), 1)
+        every = self.config.router.expert_top_k * self.config.model.layers
+        assert all(sum(load["rows"]) == sum(load["tokens"]) * every for load in loads), "a row is lost"
+        if self.global_rank == 0:
+            for number, load in enumerate(loads, start=step - len(loads) + 1):
+                self.run.append(self.run.rank_load_path, {"step": number, **load})
+
+    def _means(self) -> dict[str, float]:
+        """The step's sums over micro-batches as means over them and over ranks, which have equally many."""
+        names = list(self._sums)
+        values = torch.stack([self._sums[name].double() for name in names])
+        add_over_ranks(values)
+        count = self.config.trainer.accumulate * self.trainer.world_size
+        return dict(zip(names, (values / count).tolist(), strict=True))
 
     def _new_counts(self) -> RoutingCounts:
         experts, layers = self.config.experts, self.config.model.layers
@@ -239,7 +319,12 @@ class LanguageModule(pl.LightningModule):
         if not decisions:
             return {}
         loss = self.config.loss
-        shares = self._shares.update(decisions) if loss.scope == "global_batch" else [None] * len(decisions)
+        shares: Sequence[Shares | None] = [None] * len(decisions)
+        if loss.scope == "global_batch":
+            shares = self._shares.update(decisions)
+        elif self.mesh is not None:  # a micro-batch is spread over ranks: its shares are those of all
+            self._shares.reset()
+            shares = self._shares.update(decisions)
         totals: dict[str, Tensor] = {}
         for decision, share in zip(decisions, shares, strict=True):
             layer = auxiliary_losses(

@@ -13,16 +13,18 @@ from mohge.config.schema import OptimConfig
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Parameter groups: matrices decay; norms, biases and embeddings do not.
 
-    A head tied to the embedding is the embedding's parameter, and so does not decay either.
+    A head tied to the embedding is the embedding's parameter, and so does not decay either. Parameters that
+    are spread over different meshes are in different groups: one kernel cannot take both.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    groups: dict[tuple[bool, object], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        (plain if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
+        decays = parameter.ndim >= 2 and id(parameter) not in embeddings
+        groups.setdefault((not decays, getattr(parameter, "device_mesh", None)), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0])
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": 0.0 if plain else weight_decay}
+        for (plain, _), parameters in ordered
     ]
 
 

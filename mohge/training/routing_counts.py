@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mohge.parallel.world import add_over_ranks
+
 if TYPE_CHECKING:
     from mohge.moe.decision import RoutingDecision
 
@@ -55,6 +57,13 @@ class RoutingCounts:
         self.group_LG.zero_()
         self.tokens = 0
         self.rows = 0
+
+    def add_over_ranks(self) -> None:
+        """Make them the counts of all ranks, each of which has counted tokens of its own. Collective."""
+        numbers = torch.tensor([self.tokens, self.rows], device=self.expert_LE.device)
+        for counts in (self.expert_LE, self.group_LG, numbers):
+            add_over_ranks(counts)
+        self.tokens, self.rows = numbers.tolist()
 
     def check(self) -> None:
         """Assert that every token is accounted for in each layer: its rows sum to tokens * K.

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ from mohge.budget import budget
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
-from mohge.errors import Interrupted, UserError
+from mohge.errors import Interrupted, UserError, first_line
 from mohge.moe.native import why_not
+from mohge.parallel.mesh import build_mesh
+from mohge.parallel.ranks import ALONE, Rank
+from mohge.parallel.sizes import mesh_sizes
+from mohge.parallel.strategy import MeshStrategy, RankEnvironment
+from mohge.parallel.world import barrier, first, local_first, wait_at_most
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
 from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact, step_of
@@ -35,13 +41,14 @@ log = logging.getLogger(__name__)
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str, Any]:
+def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank = ALONE) -> dict[str, Any]:
     """Trains one model, from the start or from the newest intact checkpoint of the run's folder.
 
     Args:
         config: what to train; `resume` is set when `run` is to be continued.
         run: its folder.
         overrides: the command line's, kept in the folder.
+        rank: this process among those that train together and have met; rank 0 writes for all.
 
     Returns:
         The final status.json.
@@ -51,29 +58,36 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
         RunError: a non-finite loss.
         Interrupted: a signal; the state is saved.
     """
-    _check_native(config, device_of(config.trainer))
+    device = device_of(config.trainer, rank.local_world)
+    _check_native(config, device)
     _quiet_libraries()
     keep_freed_memory()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # All that input can make fail comes before the first write into the folder.
-    checkpoint = _find_checkpoint(config, run) if config.resume else None
-    callbacks = _callbacks(config)
+    checkpoint = first(lambda: _find_checkpoint(config, run)) if config.resume else None
+    callbacks = _callbacks(config) if rank.is_first else []
     data = build("data", config.data.target, config.data, config.seed)
     data.val_sequences = config.trainer.val_sequences
-    data.prepare(progress=True)
-    loggers = _loggers(config, run.read_status().get("mlflow_run_id"))
+    data.read_part(rank.index, rank.world)
+    local_first(rank, lambda: data.prepare(progress=rank.is_first))
+    loggers = _loggers(config, run.read_status().get("mlflow_run_id")) if rank.is_first else []
+    note = run.update_status if rank.is_first else _nothing
     try:
-        run.remove_leftovers()
-        run.forget_after(step_of(checkpoint) if checkpoint else 0)
-        discard_after(run.checkpoints_dir, checkpoint)
-        _write_facts(config, run, overrides, data.summary())
-        if loggers:
-            run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
+        if rank.is_first:
+            _begin(config, run, overrides, checkpoint, data.summary())
+            if loggers:
+                run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
+        mesh = build_mesh(mesh_sizes(config), device.type) if rank.world > 1 else None
+        barrier()
+        wait_at_most(config.parallel.timeout)
         max_steps = steps_of(config)
-        module = LanguageModule(config, run, max_steps)
+        module = LanguageModule(config, run, max_steps, mesh, checkpoint)
+        plugins: list[Any] = [VerifiedCheckpointIO()]
         trainer = pl.Trainer(
             accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
+            strategy="auto" if mesh is None else MeshStrategy(mesh),
+            devices=rank.local_world,
+            num_nodes=rank.nodes,
             precision=_PRECISION[config.trainer.precision],  # type: ignore[arg-type]
             max_steps=max_steps,
             accumulate_grad_batches=config.trainer.accumulate,
@@ -82,8 +96,8 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             logger=loggers,
-            callbacks=[*callbacks, RecordWriter(), Checkpoints()],
-            plugins=[VerifiedCheckpointIO()],
+            callbacks=[*callbacks, *([RecordWriter()] if rank.is_first else []), Checkpoints()],
+            plugins=plugins if mesh is None else [*plugins, RankEnvironment(rank)],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -91,21 +105,34 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str]) -> dict[str
         )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except (Interrupted, KeyboardInterrupt):
-        run.update_status(state="interrupted")
+        note(state="interrupted")
         for logger in loggers:
             logger.finalize("KILLED")  # Lightning has called it failed
         raise
     except SIGTERMException as error:
-        run.update_status(state="interrupted")
+        note(state="interrupted")
         raise Interrupted("SIGTERM received before training began", signal.SIGTERM) from error
     except BaseException as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
         with contextlib.suppress(UserError):  # a full disk refuses this too: the first failure is the news
             if run.exists:
-                run.update_status(state="failed", error=reason)
+                note(state="failed", error=first_line(error))
         raise
-    run.update_status(state="finished")
+    note(state="finished")
     return run.read_status()
+
+
+def _nothing(**fields: Any) -> None:
+    """What ranks but the first note in status.json."""
+
+
+def _begin(
+    config: TrainConfig, run: RunFolder, overrides: list[str], checkpoint: Path | None, data: dict[str, Any]
+) -> None:
+    """Makes the folder what it is at the checkpoint, or at the start, and writes what is known before."""
+    run.remove_leftovers()
+    run.forget_after(step_of(checkpoint) if checkpoint else 0)
+    discard_after(run.checkpoints_dir, checkpoint)
+    _write_facts(config, run, overrides, data)
 
 
 def _check_native(config: TrainConfig, device: torch.device) -> None:
@@ -152,7 +179,8 @@ def _write_facts(config: TrainConfig, run: RunFolder, overrides: list[str], data
         run.write_json("environment.json", environment)
     run.write_json("budget.json", budget(config).as_dict())
     run.write_json("data.json", data)
-    facts = {"seed": config.seed, "arch": config.arch_name, "model": config.model.name}
+    mesh = asdict(mesh_sizes(config))
+    facts = {"seed": config.seed, "arch": config.arch_name, "model": config.model.name, "mesh": mesh}
     run.update_status(state="running", error=None, **facts)
 
 

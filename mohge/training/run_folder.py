@@ -1,16 +1,18 @@
 """A run's folder: what was asked for, on what machine, what came of it.
 
-config.yaml       resolved configuration
-overrides.json    the command line's overrides
-environment.json  versions, platform, git revision and whether it was dirty
-budget.json       parameters, FLOPs and memory expected
-resumes.jsonl     overrides and environment of each continuation
-data.json         documents, bytes and tokens of the corpus
-status.json       state, step, tokens, last and best metrics, checkpoints, MLflow run id, seed
-metrics.jsonl     an object per logged step
-routing.jsonl     expert and group counts at each validation
-checkpoints/      step_00000100/, …
-plots/            pictures
+config.yaml          resolved configuration
+overrides.json       the command line's overrides
+environment.json     versions, platform, git revision and whether it was dirty
+budget.json          parameters, FLOPs and memory expected
+resumes.jsonl        overrides and environment of each continuation
+data.json            documents, bytes and tokens of the corpus
+status.json          state, step, tokens, last and best metrics, checkpoints, MLflow run id, seed
+metrics.jsonl        an object per logged step
+routing.jsonl        expert and group counts at each validation
+routing_steps.jsonl  expert counts of each logged step
+rank_load.jsonl      what each rank had to do in each step, if there are several
+checkpoints/         step_00000100/, …
+plots/               pictures
 """
 
 from __future__ import annotations
@@ -50,6 +52,16 @@ class RunFolder:
     def routing_path(self) -> Path:
         """routing.jsonl"""
         return self.path / "routing.jsonl"
+
+    @property
+    def routing_steps_path(self) -> Path:
+        """routing_steps.jsonl"""
+        return self.path / "routing_steps.jsonl"
+
+    @property
+    def rank_load_path(self) -> Path:
+        """rank_load.jsonl"""
+        return self.path / "rank_load.jsonl"
 
     @property
     def plots_dir(self) -> Path:
@@ -159,7 +171,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops records of later steps than `step`, which a resumed run will make again."""
-        for path in (self.metrics_path, self.routing_path):
+        for path in (self.metrics_path, self.routing_path, self.routing_steps_path, self.rank_load_path):
             if not path.exists():
                 continue
             kept = []

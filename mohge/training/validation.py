@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mohge.parallel.world import add_over_ranks
+
 _LARGEST_EXPONENT = 700.0  # beyond it, exp overflows
 
 
@@ -42,6 +44,10 @@ class ValidationSums:
             [loss_BS.double().sum(1), counted_BS.double().sum(1), bytes_BS.double().sum(1)], dim=1
         )
         self._sums_M3.index_add_(0, domain_B, rows_B3)
+
+    def add_over_ranks(self) -> None:
+        """Makes them the sums of all ranks, each of which has seen batches of its own. Collective."""
+        add_over_ranks(self._sums_M3)
 
     def metrics(self) -> dict[str, float]:
         """`val/loss` (nats per token), `val/perplexity` and `val/bits_per_byte`, over all and `…/DOMAIN`."""

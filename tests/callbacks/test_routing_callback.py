@@ -30,11 +30,11 @@ def counts_of(config, tokens=64, seed=0):
     return counts
 
 
-def test_a_log_step_records_load_and_active_parameters():
+def test_a_log_step_records_load_and_active_parameters(tmp_path):
     config = train_config("arch=mohge")
     callback = RoutingCallback(config.callbacks.routing, config)
     counts = counts_of(config)
-    module = FakeModule(step_counts=counts)
+    module = FakeModule(run=RunFolder(tmp_path), step_counts=counts)
     for _ in train_steps(callback, FakeTrainer(), module, 1, log_every=1):
         pass
     record = module.record
@@ -56,22 +56,40 @@ def test_a_log_step_records_load_and_active_parameters():
     assert record["routing/max_violation"] > 0
 
 
-def test_equal_widths_use_what_the_budget_expects():
+def test_equal_widths_use_what_the_budget_expects(tmp_path):
     config = train_config("arch=moe")
     callback = RoutingCallback(config.callbacks.routing, config)
-    module = FakeModule(step_counts=counts_of(config))
+    module = FakeModule(run=RunFolder(tmp_path), step_counts=counts_of(config))
     for _ in train_steps(callback, FakeTrainer(), module, 1, log_every=1):
         pass
     assert module.record["routing/active_parameters"] == budget(config).active_parameters.expected
 
 
-def test_nothing_is_recorded_between_log_steps():
+def test_nothing_is_recorded_between_log_steps(tmp_path):
     config = train_config()
     callback = RoutingCallback(config.callbacks.routing, config)
-    module = FakeModule(step_counts=counts_of(config))
+    module = FakeModule(run=RunFolder(tmp_path), step_counts=counts_of(config))
     for _ in train_steps(callback, FakeTrainer(), module, 9):
         pass
     assert module.record == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_log_step_appends_its_counts_once(tmp_path):
+    config = train_config()
+    callback = RoutingCallback(config.callbacks.routing, config)
+    module = FakeModule(run=RunFolder(tmp_path))
+    taken = []
+    trainer = FakeTrainer()
+    module.step_counts = counts_of(config)
+    for step in train_steps(callback, trainer, module, 25, accumulate=2):
+        if step % 10 == 0:
+            taken.append(module.step_counts.expert_LE.tolist())
+        module.step_counts = counts_of(config, seed=step)
+    lines = [json.loads(line) for line in (tmp_path / "routing_steps.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["tokens"]) for line in lines] == [(10, 10_000), (20, 20_000)]
+    assert [line["expert_counts"] for line in lines] == taken
+    assert all(line.keys() == {"step", "tokens", "expert_counts"} for line in lines)
 
 
 def test_each_validation_appends_its_counts(tmp_path):
@@ -86,6 +104,18 @@ def test_each_validation_appends_its_counts(tmp_path):
     assert lines[1]["expert_counts"] == module.val_counts.expert_LE.tolist()
     assert lines[1]["group_counts"] == module.val_counts.group_LG.tolist()
     assert "val/routing/active_parameters" in module.record
+
+
+def test_counts_of_all_ranks_are_written_by_the_first_alone(tmp_path):
+    config = train_config()
+    callback = RoutingCallback(config.callbacks.routing, config)
+    counts = counts_of(config)
+    module = FakeModule(run=RunFolder(tmp_path), step_counts=counts, val_counts=counts)
+    trainer = FakeTrainer(is_global_zero=False)
+    for _ in train_steps(callback, trainer, module, 1, log_every=1):
+        callback.on_validation_end(trainer, module)
+    assert {"routing/max_violation", "val/routing/max_violation"} <= module.record.keys()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sanity_check_leaves_no_trace(tmp_path):
@@ -106,7 +136,7 @@ def test_a_dense_model_has_no_routing_figures(tmp_path):
         pass
     callback.on_validation_end(FakeTrainer(), module)
     assert module.record == {}
-    assert not (tmp_path / "routing.jsonl").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_counts_that_lost_a_token_stop_the_run():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules import TextDataModule
-from datamodules.sampler import CountedBatches, WindowOrder
+from datamodules.sampler import CountedBatches, Part, WindowOrder
 from mohge.errors import UserError
 
 
@@ -45,9 +45,36 @@ def test_epochs_and_seeds_differ() -> None:
 
 def test_iteration_starts_at_the_position_of_that_moment() -> None:
     order, position = WindowOrder(10, 3, 1), 0
-    sampler = CountedBatches(order, lambda: position)
+    sampler = CountedBatches(order, lambda: position, Part())
     position = 7
     assert next(iter(sampler)) == order.batch(7)
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 9))
+def test_parts_of_a_batch_are_the_batch(windows: list[int], count: int) -> None:
+    parts = [Part(index, count).of(windows) for index in range(count)]
+    assert list(itertools.chain(*parts)) == windows
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_read_together_what_one_process_reads(configure: Configure, folder: Path, count: int) -> None:
+    alone = make(configure, folder)
+    ranks = [make(configure, folder) for _ in range(count)]
+    for index, module in enumerate(ranks):
+        module.read_part(index, count)
+        module.val_sequences = alone.val_sequences = 3  # batches that do not divide among the ranks
+    together = zip(*(batches(module, 10) for module in ranks), strict=True)
+    assert all(map(torch.equal, map(torch.cat, together), batches(alone, 10)))
+
+    seen = [list(module.val_dataloader()) for module in ranks]
+    expected = list(alone.val_dataloader())
+    assert all(len(rank) == len(expected) for rank in seen), "every rank enters as many forward passes"
+    assert any(len(batch["tokens"]) == 0 for rank in seen for batch in rank), "or nothing is shown here"
+    for number, batch in enumerate(expected):
+        for name in ("tokens", "domain"):
+            pieces = [rank[number][name] for rank in seen if len(rank[number]["tokens"])]
+            assert torch.equal(torch.cat(pieces), batch[name])
 
 
 def test_batches_do_not_depend_on_workers_and_continue_from_a_checkpoint(

@@ -11,11 +11,12 @@ from composing import composed
 
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import group_choices, typed
+from mohge.config.plan_schema import PlanConfig
 from mohge.config.schema import ResultConfig, TrainConfig
 
 SCHEMAS = {
     "mohge-train": TrainConfig,
-    "mohge-plan": ResultConfig,
+    "mohge-plan": PlanConfig,
     "mohge-prepare": ResultConfig,
     "mohge-bench": BenchConfig,
 }

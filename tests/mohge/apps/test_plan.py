@@ -43,3 +43,33 @@ def test_the_table_shows_what_a_person_asks(tmp_path: Path):
     text = plan(tmp_path).stdout
     for words in ("total", "routed experts", "active parameters", "FLOPs to train", "optimizer"):
         assert words in text
+
+
+def test_several_ranks_are_planned_one_by_one(tmp_path: Path):
+    overrides = ("model=paper_14b", "parallel=fsdp_ep", "trainer.devices=8", "trainer.nodes=2")
+    result = json.loads(plan(tmp_path, *overrides, "format=json").stdout)
+    parallel = result.pop("parallel")
+    assert result == json.loads(plan(tmp_path, "model=paper_14b", "format=json").stdout)
+    assert parallel["sizes"] == {"dp_replicate": 1, "dp_shard": 2, "expert_parallel": 8, "world": 16}
+    assert parallel["placement"] == "all_size"
+    assert sum(rank["parameters"] for rank in parallel["ranks"]) == result["parameters"]["total"]
+    assert parallel["traffic"]["all_to_all_bytes_per_token"]["forward"] > 0
+
+
+@pytest.mark.parametrize("placement", ["all_size", "contiguous", "pairs"])
+def test_the_tables_of_ranks_show_every_placement(tmp_path: Path, placement: str):
+    text = plan(tmp_path, "parallel=ep", "trainer.devices=4", f"parallel.placement={placement}").stdout
+    words = (
+        "experts per layer",
+        "all-to-all backward",
+        "all-gather forward",
+        "reduce-scatter",
+        "gathered",
+    )
+    for word in (f"placement {placement}", *words):
+        assert word in text
+    assert ("can be planned" in text) == (placement != "all_size")
+
+
+def test_one_process_has_no_ranks_to_show(tmp_path: Path):
+    assert "rank" not in plan(tmp_path, "parallel=ep", "trainer.devices=1").stdout

@@ -15,6 +15,8 @@ import yaml
 from commands import Forked, run_forked
 from tiny_runs import read_metrics, tiny_run, write_corpus
 
+from mohge.training.checkpoint import read_tensors
+
 pytestmark = pytest.mark.slow
 
 STEPS = 100
@@ -93,10 +95,11 @@ def test_a_run_killed_at_ten_random_steps_repeats_the_uninterrupted_one_bit_for_
     first, second = (
         torch.load(checkpoints(run)[-1] / "state.ckpt", weights_only=True) for run in (whole, killed)
     )
-    for part in ("state_dict", "optimizer_states"):
-        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+    tensors = [read_tensors(checkpoints(run)[-1], "") for run in (whole, killed)]
+    assert any(name.startswith("optimizer.") for name in tensors[0])
+    torch.testing.assert_close(tensors[0], tensors[1], rtol=0, atol=0)
     assert torch.equal(first["mohge"]["random_state"]["torch"], second["mohge"]["random_state"]["torch"])
-    for part in ("lr_schedulers", "global_step", "TextDataModule"):
+    for part in ("global_step", "TextDataModule"):
         assert first[part] == second[part]
     assert list(killed.rglob("*.tmp")) == [], "left behind by a killed process"
 

@@ -8,7 +8,8 @@ from composing import composed
 from omegaconf import OmegaConf
 
 from mohge.config.load import as_dict, did_you_mean, group_choices, known_keys, typed
-from mohge.config.schema import ResultConfig, TrainConfig
+from mohge.config.plan_schema import PlanConfig
+from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -41,7 +42,7 @@ def test_yaml_files_mention_every_key_of_the_schema():
     tree = composed(config_name="plan")
     missing = [
         key
-        for key in known_keys(ResultConfig)
+        for key in known_keys(PlanConfig)
         if not key.startswith("comparison.") and OmegaConf.select(tree, key, default="absent") == "absent"
     ]
     assert missing == []

@@ -11,39 +11,47 @@ import torch
 
 from mohge.errors import UserError
 from mohge.training.checkpoint import (
+    TENSORS,
     VerifiedCheckpointIO,
     checkpoint_name,
     find_damage,
     list_checkpoints,
     load_checkpoint,
+    load_tensors,
     newest_intact,
+    read_tensors,
 )
 
 
 def save(folder: Path, step: int) -> Path:
     path = folder / checkpoint_name(step)
-    VerifiedCheckpointIO().save_checkpoint({"global_step": step, "weights": torch.arange(step)}, path)
+    checkpoint = {"global_step": step, TENSORS: {"model.a": torch.arange(6.0).view(2, 3) + step}}
+    VerifiedCheckpointIO().save_checkpoint(checkpoint, path)
     return path
 
 
-def truncate(path: Path) -> None:
-    state = path / "state.ckpt"
-    state.write_bytes(state.read_bytes()[:-7])
+SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
 
-def flip_a_bit(path: Path) -> None:
-    state = path / "state.ckpt"
-    content = bytearray(state.read_bytes())
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    state.write_bytes(content)
+    file.write_bytes(content)
 
 
 DAMAGES = {
     "manifest.json is missing": lambda path: (path / "manifest.json").unlink(),
     "manifest.json is unreadable": lambda path: (path / "manifest.json").write_text('{"bytes": 1'),
     "state.ckpt is missing": lambda path: (path / "state.ckpt").unlink(),
-    "state.ckpt has": truncate,
-    "state.ckpt does not match its checksum": flip_a_bit,
+    "state.ckpt has": lambda path: truncate(path / "state.ckpt"),
+    "state.ckpt does not match its checksum": lambda path: flip_a_bit(path / "state.ckpt"),
+    f"{SHARD} is missing": lambda path: (path / SHARD).unlink(),
+    f"{SHARD} has": lambda path: truncate(path / SHARD),
+    f"{SHARD} does not match its checksum": lambda path: flip_a_bit(path / SHARD),
 }
 
 
@@ -53,8 +61,17 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert find_damage(path) is None
     loaded = load_checkpoint(path)
     assert loaded["global_step"] == 100
-    assert torch.equal(loaded["weights"], torch.arange(100))
+    tensors = {"model.a": torch.zeros(2, 3)}
+    load_tensors(path, tensors)
+    assert torch.equal(tensors["model.a"], torch.arange(6.0).view(2, 3) + 100)
+    assert torch.equal(read_tensors(path, "model.")["a"], tensors["model.a"])
     assert list_checkpoints(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("tensors", [{"model.b": torch.zeros(2, 3)}, {"model.a": torch.zeros(3, 3)}])
+def test_tensors_of_another_model_are_refused(tmp_path, tensors):
+    with pytest.raises(UserError, match="does not hold the tensors of this model"):
+        load_tensors(save(tmp_path, 1), tensors)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -73,7 +90,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(tmp_path, damage):
 def test_with_nothing_but_damaged_checkpoints_each_is_named(tmp_path):
     paths = [save(tmp_path, step) for step in (5, 50)]
     for path in paths:
-        truncate(path)
+        truncate(path / "state.ckpt")
     with pytest.raises(UserError, match="no intact one is left") as caught:
         newest_intact(tmp_path)
     assert all(str(path) in str(caught.value) for path in paths)
@@ -83,8 +100,8 @@ def test_without_checkpoints_there_is_none(tmp_path):
     assert newest_intact(tmp_path / "absent") == (None, [])
 
 
-@pytest.mark.parametrize("failing", ["save", "rename"])
-def test_a_save_that_fails_leaves_neither_half_nor_temporary(tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize(("where", "failing"), [(torch, "save"), (os, "fsync"), (os, "rename")])
+def test_a_save_that_fails_leaves_neither_half_nor_temporary(tmp_path, monkeypatch, where, failing):
     kept = save(tmp_path, 1)
 
     def refuse(*arguments: object, **settings: object) -> None:
@@ -92,7 +109,7 @@ def test_a_save_that_fails_leaves_neither_half_nor_temporary(tmp_path, monkeypat
             raise RuntimeError("PytorchStreamWriter failed writing file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch if failing == "save" else os, failing, refuse)
+    monkeypatch.setattr(where, failing, refuse)
     with pytest.raises(UserError, match=r"cannot write checkpoint .*step_00000002: .*free space"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -116,7 +133,11 @@ def test_a_checkpoint_with_code_is_refused_and_the_code_not_run(tmp_path):
     torch.save({"global_step": 1, "weights": Payload(tmp_path / "owned")}, path / "state.ckpt")
     content = (path / "state.ckpt").read_bytes()
     assert b"mkdir" in content or pickle.MARK in content
-    manifest = {"step": 1, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.ckpt"] = {
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="is not a checkpoint of this program"):
         load_checkpoint(path)

@@ -17,6 +17,7 @@ from mohge.config.load import typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import RunError
 from mohge.moe.losses import switch_balance_loss
+from mohge.training.checkpoint import read_tensors
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import RunFolder
 
@@ -135,8 +136,8 @@ def test_bf16_learns_as_fp32_does(tiny, tmp_path):
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert half[-1]["train/loss"] < half[0]["train/loss"] - 0.3
-    state = torch.load(next((tmp_path / "bf16" / "checkpoints").glob("*/state.ckpt")), weights_only=True)
-    assert {weight.dtype for weight in state["state_dict"].values()} == {torch.float32}
+    saved = read_tensors(next((tmp_path / "bf16" / "checkpoints").iterdir()), "")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, tmp_path):

@@ -62,12 +62,13 @@ def test_forgetting_keeps_the_steps_before_and_drops_half_a_line(run):
     lines = [{"step": step, "train/loss": 1.0 / step} for step in range(1, 8)]
     whole = "".join(json.dumps(line) + "\n" for line in lines)
     run.metrics_path.write_text(whole + '{"step": 8, "train/lo')  # killed while it wrote
-    run.routing_path.write_text(json.dumps({"step": 5}) + "\n")
+    for path in (run.routing_path, run.routing_steps_path):
+        path.write_text(json.dumps({"step": 5}) + "\n")
     run.forget_after(7)
     assert records(run.metrics_path) == lines
     run.forget_after(4)
     assert records(run.metrics_path) == lines[:4]
-    assert records(run.routing_path) == []
+    assert records(run.routing_path) == records(run.routing_steps_path) == []
     run.forget_after(0)
     assert run.metrics_path.read_text() == ""
 

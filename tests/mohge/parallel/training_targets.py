@@ -1,0 +1,123 @@
+"""What the ranks of the tests do: a few optimizer steps of a tiny model, in this mesh or alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from composing import composed
+from torch.distributed.tensor import DTensor
+
+from mohge.config.load import typed
+from mohge.config.schema import TrainConfig
+from mohge.parallel.mesh import build_mesh
+from mohge.parallel.sharding import parameter_bytes
+from mohge.parallel.sizes import MeshSizes
+from mohge.training.module import LanguageModule
+from mohge.training.run_folder import RunFolder
+
+TINY = (
+    *("model.d_model=32", "model.layers=2", "model.heads=4", "model.kv_heads=2", "model.vocab_size=96"),
+    *("model.context=16", "data.batch_sequences=8", "trainer.max_steps=5", "trainer.accumulate=2"),
+    *("optim.warmup_fraction=0", "optim.lr=1e-3", "logger=none", "callbacks=none"),
+)
+MOHGE = (
+    *("arch=mohge", "experts.widths=[8,16,24,32]", "experts.per_group=4", "experts.shared_width=16"),
+    *("router.group_top_k=2", "router.expert_top_k=3", "loss.group_weight=0.01", "loss.group_start=0"),
+    *("loss.intra_weight=0.01", "loss.balance_weight=0.01", "loss.z_weight=0.001"),
+)
+MOE = (
+    *("arch=moe", "experts.widths=[16]", "experts.per_group=8", "experts.shared_width=16"),
+    *("router.expert_top_k=2", "loss.balance_weight=0.01", "loss.z_weight=0.001"),
+)
+CLIP = 0.5
+
+
+def mesh_overrides(sizes: tuple[int, int, int]) -> list[str]:
+    names = ("dp_replicate", "dp_shard", "expert_parallel")
+    return [
+        "parallel=fsdp_ep",
+        *(f"parallel.{name}={size}" for name, size in zip(names, sizes, strict=True)),
+    ]
+
+
+def config_of(*overrides: str) -> TrainConfig:
+    return typed(TrainConfig, composed(*TINY, *overrides))
+
+
+def micro_batch(config: TrainConfig, number: int, index: int, count: int) -> torch.Tensor:
+    """This rank's part of a made-up micro-batch."""
+    generator = torch.Generator().manual_seed(number)
+    shape = (config.data.batch_sequences, config.data.context + 1)
+    tokens_BS = torch.randint(0, config.model.vocab_size, shape, generator=generator)
+    return tokens_BS.chunk(count)[index]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class Loop:
+    """The steps that Lightning would make the module do, without Lightning."""
+
+    def __init__(self, overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> None:
+        from types import SimpleNamespace
+
+        import torch.distributed as dist
+
+        self.config = config_of(*overrides, *mesh_overrides(sizes or (1, 1, 1)))
+        mesh = None if sizes is None else build_mesh(MeshSizes(*sizes), "cpu")
+        self.index, self.count = (dist.get_rank(), dist.get_world_size()) if sizes else (0, 1)
+        self.module = LanguageModule(self.config, RunFolder(Path("unused")), 5, mesh)
+        self.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            world_size=self.count,
+            global_step=0,
+            fit_loop=SimpleNamespace(batch_idx=0),
+        )
+        self.module._trainer = self.trainer
+        self.module.configure_model()
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.trainer.optimizers = [self.optimizer]
+        self.norms: list[float] = []
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step of `trainer.accumulate` micro-batches; the means that a run would record."""
+        module, accumulate = self.module, self.config.trainer.accumulate
+        for micro in range(accumulate):
+            number = self.trainer.global_step * accumulate + micro
+            batch = {"tokens": micro_batch(self.config, number, self.index, self.count)}
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.trainer.precision == "bf16"):
+                loss = module.training_step(batch, micro)
+            (loss / accumulate).backward()
+        module.configure_gradient_clipping(self.optimizer, CLIP)
+        self.norms.append(float(module._grad_norm))
+        self.gradients = {
+            name: whole(p.grad).clone() for name, p in module.model.named_parameters() if p.grad is not None
+        }
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.trainer.global_step += 1
+        module.step_counts.add_over_ranks()
+        module.step_counts.check()
+        return module._means()
+
+
+def five_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> dict[str, Any]:
+    """Losses, norms, gradients of each step, parameters after them, and what this rank held."""
+    loop = Loop(overrides, sizes)
+    losses, gradients = [], []
+    for _ in range(5):
+        losses.append(loop.step())
+        gradients.append(loop.gradients)
+    parameters = {name: whole(p.detach()).clone() for name, p in loop.module.model.named_parameters()}
+    first = loop.index == 0
+    return {
+        "losses": losses,
+        "norms": loop.norms,
+        "counts": loop.module.step_counts.expert_LE.clone(),
+        "gradients": gradients if first else None,
+        "parameters": parameters if first else None,
+        "bytes": parameter_bytes(loop.module.model),
+    }
