@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +36,44 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; on success it becomes `path`, on failure it is removed.
+
+    Raises:
+        UserError: `path` is taken (`refuse_taken`), or the disk refuses.
+    """
+    refuse_taken(path)
+    target = Path(path).resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), target.parents))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path}: {reason}; free space or give another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # not empty: all went well
+            for parent in missing:
+                parent.rmdir()
+
+
+def refuse_taken(path: str | os.PathLike[str]) -> None:
+    """Sees to it that a folder can be written as a whole.
+
+    Raises:
+        UserError: it exists and is no empty folder.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise UserError(f"{path} exists and is not an empty folder: delete it, or give another output=DIR")
 
 
 @contextmanager

@@ -85,10 +85,15 @@ class Forked:
         """Whether it has not ended yet."""
         return self._process.is_alive()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def kill(self, signal: int) -> None:
         """Send it a signal."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, signal)
+        os.kill(self.pid, signal)
 
     def wait(self) -> Finished:
         """Wait until it ends."""

@@ -12,7 +12,7 @@ import pytest
 from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
-from mohge.apps import bench, plan, prepare, train
+from mohge.apps import bench, export, plan, prepare, train
 from mohge.bench.checks import check_bench
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
@@ -26,6 +26,7 @@ MAINS = {
     "mohge-plan": plan.main,
     "mohge-prepare": prepare.main,
     "mohge-bench": bench.main,
+    "mohge-export": export.main,
 }
 SHORT = [
     "trainer.max_steps=2",

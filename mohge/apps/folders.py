@@ -116,11 +116,9 @@ def shared_folder(config: TrainConfig) -> Iterator[Path]:
     from mohge.training.device import device_of
 
     connect(rank, device_of(config.trainer, rank.local_world).type)
-    try:
-        with contextlib.ExitStack() as stack:
-            yield first(lambda: stack.enter_context(claimed_folder(config)))
-    finally:
-        disconnect()
+    with contextlib.ExitStack() as stack:
+        yield first(lambda: stack.enter_context(claimed_folder(config)))
+    disconnect()  # not after a failure: it could wait for others
 
 
 def _name(config: TrainConfig) -> tuple[Path, bool]:

@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a failure of the run itself, 2 wrong input; 130 and 143 a
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -22,21 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mohge.config.load import explain_hydra, typed
 from mohge.config.schema import TrainConfig
-from mohge.errors import Interrupted, RunError, UserError
+from mohge.errors import Interrupted, RunError, UserError, disk_refusal
 from mohge.parallel.ranks import this_rank
 
 C = TypeVar("C", bound=TrainConfig)
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-)
 
 
 def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], None]) -> None:
@@ -93,10 +83,8 @@ def _report(error: Exception, schema: type) -> int:
         return _say(str(error), 2)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _say(explain_hydra(error, schema), 2)
-    no_temporary = isinstance(error, FileNotFoundError) and "temporary directory" in str(error)
-    if isinstance(error, OSError) and (error.errno in _DISK_ERRORS or no_temporary):
-        where = error.filename or "a file"
-        return _say(f"cannot write {where}: {error.strerror}; free space or give another folder", 2)
+    if (refusal := disk_refusal(error)) is not None:
+        return _say(str(refusal), 2)
     if isinstance(error, Interrupted):
         return _say(str(error), 128 + error.signal)
     if isinstance(error, RunError):

@@ -14,7 +14,7 @@ from mohge.apps.runner import run_app
 from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import check_data
-from mohge.errors import Interrupted, UserError, first_line
+from mohge.errors import Interrupted, LostRankError, RunError, UserError, first_line
 from mohge.parallel.launch import launch
 from mohge.parallel.ranks import found_rank, this_rank
 from mohge.parallel.sizes import mesh_sizes
@@ -53,11 +53,14 @@ def train_one(config: TrainConfig, overrides: list[str]) -> dict[str, Any]:
     if ranks > 1 and found_rank() is None:
         try:
             launch("mohge.training.launched:train_rank", (config, overrides), ranks)
-        except Interrupted:
-            raise
-        except Exception as error:
-            if run.exists:  # the rank that writes may have been the one that died
+        except BaseException as error:
+            # The rank that writes may have been the one that died, or was killed before it could.
+            if run.exists and isinstance(error, Interrupted):
+                run.update_status(state="interrupted")
+            elif run.exists:
                 run.update_status(state="failed", error=first_line(error))
+            if isinstance(error, LostRankError):
+                raise RunError(f"{error}; continue with mohge-train resume={run.path}") from error
             raise
         return run.read_status()
     # Late, since Lightning takes seconds to import: a wrong configuration has been refused by now.

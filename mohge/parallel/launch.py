@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mohge.errors import Interrupted, RunError, UserError
+from mohge.errors import Interrupted, LostRankError, RunError, UserError
 from mohge.parallel.rank_process import PASSED_ON, SHOW_STACK, End, Report, run_rank
 
 # Seconds. With a timeout of 30 s for collectives, a rank that hangs has ended the job after 45 s.
@@ -63,7 +63,8 @@ def launch(target: str, argument: Any, ranks: int) -> None:
 
     Raises:
         UserError: as a rank raised it.
-        RunError: a rank failed, died or hangs; if there is a traceback, it has been printed.
+        LostRankError: a rank died or hangs.
+        RunError: a rank failed; if there is a traceback, it has been printed.
         Interrupted: the ranks left on a signal.
     """
     with tempfile.TemporaryDirectory(prefix="mohge-ranks-", ignore_cleanup_errors=True) as folder:
@@ -174,11 +175,11 @@ class _Job:
             case End.RUN_FAILED:
                 return RunError(report.sentence if len(self._ranks) == 1 else f"{name}: {report.sentence}")
             case End.ABORTED if self._silent():
-                return RunError(f"{name} {report.sentence}; {self._who_hangs()}")
+                return LostRankError(f"{name} {report.sentence}; {self._who_hangs()}")
             case End.WAITED if self._silent():
-                return RunError(self._who_hangs())
+                return LostRankError(self._who_hangs())
             case End.DIED | End.ABORTED:
-                return RunError(f"{name} {report.sentence}")
+                return LostRankError(f"{name} {report.sentence}")
         print(f"{name}:\n{report.traceback}", end="", file=sys.stderr, flush=True)
         return RunError(f"{name} failed: {report.sentence}")
 

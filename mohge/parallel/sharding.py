@@ -33,13 +33,14 @@ def shard_model(model: TransformerLM, mesh: Mesh) -> None:
     for block in model.blocks:
         ffn = block.get_submodule("ffn")
         if isinstance(ffn, MoELayer):
-            _spread_experts(ffn, mesh)
+            spread_experts(ffn, mesh)
             fully_shard(ffn.experts, mesh=mesh.experts, shard_placement_fn=lambda parameter: Shard(1))
         fully_shard(block, mesh=mesh.dense)
     fully_shard(model, mesh=mesh.dense)
 
 
-def _spread_experts(layer: MoELayer, mesh: Mesh) -> None:
+def spread_experts(layer: MoELayer, mesh: Mesh) -> None:
+    """Leaves this rank N / ep experts of every width of a layer, and lets tokens travel to the others."""
     ep = mesh.sizes.expert_parallel
     if ep == 1:
         return

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from mohge.config.schema import TrainConfig
+from mohge.errors import disk_refusal
 from mohge.parallel.ranks import Rank, this_rank
 from mohge.parallel.world import connect, disconnect
 from mohge.training.device import device_of
@@ -27,11 +28,12 @@ def train_rank(job: tuple[TrainConfig, list[str]]) -> None:
     logging.basicConfig(level=logging.INFO, format=f"{speaker}%(message)s", stream=sys.stdout)
     prepare_rank(config, rank)
     connect(rank, device_of(config.trainer, rank.local_world).type)
+    assert config.paths.run_dir is not None, "the launcher has settled it"
     try:
-        assert config.paths.run_dir is not None, "the launcher has settled it"
         train(config, RunFolder(config.paths.run_dir), overrides, rank)
-    finally:
-        disconnect()
+    except OSError as error:
+        raise disk_refusal(error) or error from error
+    disconnect()  # not after a failure: it could wait for others, and the launcher for the report
 
 
 def prepare_rank(config: TrainConfig, rank: Rank) -> None:

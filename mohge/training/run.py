@@ -104,6 +104,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank 
             default_root_dir=run.path,
         )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        barrier()  # a rank that hangs at the end is missed by the others
     except (Interrupted, KeyboardInterrupt):
         note(state="interrupted")
         for logger in loggers:

@@ -10,6 +10,7 @@ from commands import run_command
 from composing import composed
 
 from mohge.config.bench_schema import BenchConfig
+from mohge.config.export_schema import ExportConfig
 from mohge.config.load import group_choices, typed
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.schema import ResultConfig, TrainConfig
@@ -19,6 +20,7 @@ SCHEMAS = {
     "mohge-plan": PlanConfig,
     "mohge-prepare": ResultConfig,
     "mohge-bench": BenchConfig,
+    "mohge-export": ExportConfig,
 }
 
 

@@ -100,7 +100,7 @@ def test_every_rank_knows_which_it_is_and_has_a_session_of_its_own(supervise):
     [
         ("refuse", "UserError 0 data.path is empty: give a folder"),
         ("fail", "RunError 0 rank 1: the loss is nan at step 3"),
-        ("exit_silently", "RunError 0 rank 1 ended with exit status 3 without a word"),
+        ("exit_silently", "LostRankError 0 rank 1 ended with exit status 3 without a word"),
     ],
 )
 def test_failures_that_need_no_traceback(supervise, target, outcome):
@@ -131,13 +131,13 @@ def test_a_module_that_breaks_the_server_is_an_error(supervise, tmp_path):
 
 def test_a_killed_rank_is_named_not_those_that_lost_it(supervise):
     ended = supervise("die_together").end()
-    assert ended.outcome.startswith("RunError 0 rank 1 was killed by SIGKILL")
+    assert ended.outcome.startswith("LostRankError 0 rank 1 was killed by SIGKILL")
     assert "Traceback" not in ended.stderr
 
 
 def test_a_rank_that_hangs_is_named_with_its_place(supervise):
     ended = supervise("hang").end()
-    assert ended.outcome.startswith("RunError 0 rank 1 hangs: ")
+    assert ended.outcome.startswith("LostRankError 0 rank 1 hangs: ")
     assert "rank_targets.py" in ended.outcome
     assert ended.outcome.endswith(" hang")
     assert "rank 2" not in ended.outcome + ended.stderr
@@ -147,7 +147,7 @@ def test_a_rank_that_hangs_is_named_with_its_place(supervise):
 
 def test_a_stopped_rank_is_named(supervise):
     ended = supervise("stop").end()
-    assert ended.outcome.startswith("RunError 0 rank 1 hangs: ")
+    assert ended.outcome.startswith("LostRankError 0 rank 1 hangs: ")
     if sys.platform == "linux":
         assert ended.outcome.endswith("it does not answer: it is stopped (state T)")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from composing import composed
 from torch.distributed.tensor import DTensor
 
@@ -14,8 +16,10 @@ from mohge.config.schema import TrainConfig
 from mohge.parallel.mesh import build_mesh
 from mohge.parallel.sharding import parameter_bytes
 from mohge.parallel.sizes import MeshSizes
+from mohge.training.checkpoint import TENSORS, VerifiedCheckpointIO, load_tensors
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import RunFolder
+from mohge.training.tensors import make_moments, training_tensors
 
 TINY = (
     *("model.d_model=32", "model.layers=2", "model.heads=4", "model.kv_heads=2", "model.vocab_size=96"),
@@ -62,10 +66,6 @@ class Loop:
     """The steps that Lightning would make the module do, without Lightning."""
 
     def __init__(self, overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> None:
-        from types import SimpleNamespace
-
-        import torch.distributed as dist
-
         self.config = config_of(*overrides, *mesh_overrides(sizes or (1, 1, 1)))
         mesh = None if sizes is None else build_mesh(MeshSizes(*sizes), "cpu")
         self.index, self.count = (dist.get_rank(), dist.get_world_size()) if sizes else (0, 1)
@@ -99,6 +99,9 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.trainer.global_step += 1
+        self.counts_here = module.step_counts.expert_LE.clone()
+        if module._rank_load is not None:
+            module._rank_load.add(module.step_counts.expert_LE, module.step_counts.tokens)
         module.step_counts.add_over_ranks()
         module.step_counts.check()
         return module._means()
@@ -121,3 +124,48 @@ def five_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -
         "parameters": parameters if first else None,
         "bytes": parameter_bytes(loop.module.model),
     }
+
+
+def loads(overrides: tuple[str, ...], sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """What ranks say of two steps, and what this one really handed to the exchange in them."""
+    sent = 0
+
+    def counted(output: Any, input: Any, receive: Any = None, send: Any = None, **settings: Any) -> Any:
+        nonlocal sent
+        if send is not None:  # not the counts, which travel in equal parts
+            here = dist.get_rank(settings["group"])
+            away = sum(send) - send[here]
+            sent += away * input[:1].numel() * input.element_size() if len(input) else 0
+        return exchange(output, input, receive, send, **settings)
+
+    exchange, dist.all_to_all_single = dist.all_to_all_single, counted
+    loop = Loop(overrides, sizes)
+    counts = []
+    for _ in range(2):
+        loop.step()
+        counts.append(loop.counts_here)
+    return {"loads": loop.module._rank_load.compare(), "sent": sent, "counts": torch.stack(counts)}
+
+
+def save_after_two_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int], folder: Path) -> list[Any]:
+    """Two steps, a checkpoint in `folder`, and the losses of the step after it."""
+    loop = Loop(overrides, sizes)
+    loop.step()
+    loop.step()
+    tensors = training_tensors(loop.module.model, loop.optimizer)
+    VerifiedCheckpointIO().save_checkpoint({"global_step": 2, TENSORS: tensors}, folder)
+    return [loop.step()]
+
+
+def go_on(
+    overrides: tuple[str, ...], sizes: tuple[int, int, int], folder: Path, again: Path | None = None
+) -> list[Any]:
+    """The losses of the step after a checkpoint; before it, the same is saved in `again`."""
+    loop = Loop((*overrides, "seed=7"), sizes)  # other weights than those that were saved
+    make_moments(loop.optimizer, 2)
+    tensors = training_tensors(loop.module.model, loop.optimizer)
+    load_tensors(folder, tensors)
+    if again is not None:
+        VerifiedCheckpointIO().save_checkpoint({"global_step": 2, TENSORS: tensors}, again)
+    loop.trainer.global_step = 2
+    return [loop.step()]

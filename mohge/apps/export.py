@@ -1,0 +1,57 @@
+"""mohge-export: one safetensors file with its configuration, from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mohge.apps.resume import override_key
+from mohge.apps.runner import run_app
+from mohge.config.export_schema import ExportConfig
+from mohge.errors import UserError
+from mohge.files import refuse_taken
+from mohge.training.checkpoint_choice import choose_checkpoint, run_of
+
+_KEYS = ("checkpoint", "output", "format")
+
+
+def run(config: ExportConfig, overrides: list[str]) -> None:
+    """Exports the checkpoint, and prints what is where and how to load it."""
+    for override in overrides:
+        if override_key(override) not in _KEYS:
+            raise UserError(
+                f"{override} has no effect, as all of training comes from the checkpoint: leave it out"
+            )
+    given = Path(config.output).expanduser() if config.output is not None else None
+    if given is not None:
+        refuse_taken(given)  # before anything that takes time
+    checkpoint = choose_checkpoint(config.checkpoint)
+    folder = given or _default_folder(checkpoint)
+    # Late, since torch takes seconds to import: wrong input has been refused by now.
+    from mohge.training.export import export_checkpoint
+
+    result = export_checkpoint(checkpoint, folder)
+    print(json.dumps(result, indent=2) if config.format == "json" else _summary(result))
+
+
+def main() -> None:
+    """Console entry point."""
+    run_app("export", ExportConfig, run)
+
+
+def _default_folder(checkpoint: Path) -> Path:
+    of = run_of(checkpoint)
+    if of is None:
+        raise UserError(f"checkpoint {checkpoint} is in no run's folder: say where to write with output=DIR")
+    return of.path / "export" / checkpoint.name
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return (
+        f"Exported {result['checkpoint']}: step {result['step']}, {result['tokens']:,} tokens, "
+        f"{result['parameters']:,} parameters in {result['bytes']:,} bytes\n"
+        f"Folder: {result['folder']} with {', '.join(result['files'])}\n"
+        "Load in Python: config, model = mohge.training.export.load_exported("
+        f"{json.dumps(result['folder'], ensure_ascii=False)})"
+    )

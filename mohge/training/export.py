@@ -1,0 +1,184 @@
+"""A trained model as three files that any program can read.
+
+model.safetensors  all weights, in float32, under their names in `TransformerLM`; a tied head is not
+                   stored beside the embedding
+config.json        format, version of this package, step, tokens, and the training configuration
+tokenizer.json     of the tokenizers library, if the prepared corpus of the run is still there
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mohge.config.schema import TrainConfig
+from mohge.errors import UserError, first_line
+from mohge.files import atomic_folder, refuse_taken
+from mohge.model.transformer import TransformerLM, build_model
+from mohge.training.checkpoint import VerifiedCheckpointIO, read_tensors
+from mohge.training.checkpoint_choice import run_of
+from mohge.training.tensors import WEIGHTS
+
+log = logging.getLogger(__name__)
+
+FORMAT = "mohge-export-1"
+"""Name of the format in config.json."""
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+
+
+def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Writes the model of a checkpoint to a new folder, whole or not at all.
+
+    One copy of the weights is in memory, and nothing else of the checkpoint's tensors.
+
+    Args:
+        checkpoint: its folder, with checksums that were looked at, as `choose_checkpoint` does.
+        folder: to make; it may exist if it is empty.
+
+    Returns:
+        Plain facts: checkpoint, folder, step, tokens, parameters, bytes (of model.safetensors), files.
+
+    Raises:
+        UserError: the folder is taken, the disk refuses, or the checkpoint does not fit this version.
+    """
+    refuse_taken(folder)
+    state = VerifiedCheckpointIO().load_checkpoint(checkpoint)
+    plain, step = state["mohge"]["config"], state["global_step"]
+    config = _typed(plain, f"checkpoint {checkpoint}")
+    model = _without_weights(config, f"checkpoint {checkpoint}")
+    weights = {name: tensor.float() for name, tensor in read_tensors(checkpoint, WEIGHTS).items()}
+    _check_names(model, weights, f"checkpoint {checkpoint}")
+    data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
+    tokenizer = _find_tokenizer(checkpoint, data.get("data.fingerprint"))
+
+    version = importlib.metadata.version("mohge")
+    facts = {"format": FORMAT, "version": version, "step": step, "tokens": step * config.tokens_per_step}
+    with atomic_folder(folder) as temporary:
+        text = json.dumps({**facts, "config": plain}, indent=2)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            (temporary / TOKENIZER).write_bytes(tokenizer)
+        try:
+            save_file(weights, temporary / MODEL, {"format": "pt", "mohge": version, "step": str(step)})
+        except SafetensorError as error:  # how the library reports a refused write
+            raise OSError(first_line(error)) from error
+        shutil.copymode(temporary / CONFIG, temporary / MODEL)  # it makes files for their owner alone
+        size = (temporary / MODEL).stat().st_size
+        files = sorted(path.name for path in temporary.iterdir())
+    return {
+        "checkpoint": str(checkpoint),
+        "folder": str(folder),
+        "step": step,
+        "tokens": facts["tokens"],
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "bytes": size,
+        "files": files,
+    }
+
+
+def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, TransformerLM]:
+    """The configuration that a model was trained with, and the model, with float32 weights on the CPU.
+
+    Args:
+        folder: as `export_checkpoint` writes it.
+
+    Raises:
+        UserError: it holds no exported model, or one that is damaged or of another version.
+    """
+    path = Path(folder)
+    try:
+        facts = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        plain, found = facts["config"], facts["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{CONFIG} is missing, damaged or of another program"
+        raise UserError(f"{folder} holds no exported model ({reason}): make one with mohge-export") from error
+    if found != FORMAT:
+        raise UserError(f"{folder} is of format {found}, not {FORMAT}: export its checkpoint again")
+    config = _typed(plain, str(folder))
+    model = _without_weights(config, str(folder))
+    try:
+        weights = load_file(path / MODEL)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path / MODEL} cannot be read ({first_line(error)}): export its checkpoint again"
+        ) from error
+    _check_names(model, weights, str(folder))
+    model.to_empty(device="cpu")
+    # Copied: the file's tensors lie at addresses of any alignment, by which products may round otherwise.
+    model.load_state_dict(weights)
+    return config, model
+
+
+def _typed(plain: object, source: str) -> TrainConfig:
+    """The stored configuration.
+
+    Without the checks of a configuration that is to be trained: the ranks that it had are not here.
+    """
+    try:
+        return TypeAdapter(TrainConfig).validate_python(plain)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(
+            f"{source} has a configuration that this version of mohge cannot read ({key}: "
+            f"{error.errors()[0]['msg']}): use the version that made it"
+        ) from error
+
+
+def _without_weights(config: TrainConfig, source: str) -> TransformerLM:
+    """The model, on the meta device."""
+    try:
+        with torch.device("meta"):
+            return build_model(config)
+    except ValueError as error:
+        raise UserError(f"{source} has a configuration that makes no model: {first_line(error)}") from error
+
+
+def _check_names(model: TransformerLM, weights: dict[str, Tensor], source: str) -> None:
+    """Refuses weights that are not exactly those of the model."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = sorted(name for name, _ in expected.items() ^ found.items())
+    if wrong:
+        raise UserError(
+            f"{source} does not hold the weights that its configuration asks for ({wrong[0]} is missing, "
+            "of another shape or too much): use the version of mohge that made it"
+        )
+
+
+def _find_tokenizer(checkpoint: Path, fingerprint: str | None) -> bytes | None:
+    """The tokenizer.json of the corpus that the run has read; if it is gone, the log says so.
+
+    Args:
+        checkpoint: its folder.
+        fingerprint: of the corpus, as the checkpoint has it.
+    """
+    run = run_of(checkpoint)
+    if run is None:
+        log.warning("%s is left out: only the folder of a run tells where its corpus is", TOKENIZER)
+        return None
+    try:
+        store = Path(json.loads((run.path / "data.json").read_text(encoding="utf-8"))["folder"])
+        manifest = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+        recorded = manifest["fingerprint"], manifest["files"][TOKENIZER]["sha256"]
+        content = (store / TOKENIZER).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is left out: the corpus of the run is gone (%s)", TOKENIZER, first_line(error))
+        return None
+    if recorded != (fingerprint, hashlib.sha256(content).hexdigest()):
+        log.warning("%s is left out: %s has changed since the run", TOKENIZER, store)
+        return None
+    return content
