@@ -43,7 +43,7 @@ def documented_commands() -> list[str]:
     commands = []
     for document in DOCUMENTS:
         for line in document.read_text(encoding="utf-8").splitlines():
-            shown = re.match(r"    (?:\$ )?(mohge-\w+.*)", line)
+            shown = re.match(r"    (mohge-\w+.*)", line)
             if shown:
                 commands.append(shown.group(1).partition(" # ")[0].strip())
     return sorted(set(commands))
@@ -88,8 +88,8 @@ def test_documents_show_the_promised_commands():
 @pytest.mark.parametrize("command", documented_commands())
 def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
-    if "router.expert_topk=4" in command or any(a.startswith("resume=") for a in arguments):
-        pytest.skip("shown as an example of another kind, tested below and in test_resume")
+    if any(a.startswith(("resume=", "replay=", "checkpoint=")) for a in arguments):
+        pytest.skip("needs a run: tested in test_resume, test_replay and test_export")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
     if any(argument.startswith(DOWNLOADS) for argument in arguments):
         typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))
@@ -101,12 +101,13 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
         check_bench(typed(BenchConfig, composed(*arguments, config_name="bench")).bench)
         return
     text_only = ["model.vocab_size=400"] if "data=text_files" in arguments else []
+    several = ["data.batch_sequences=4"] if any(a.startswith("parallel=") for a in arguments) else []
     if program == "mohge-prepare":
         call(shlex.join([program, *arguments]), *text_only, monkeypatch=monkeypatch)
         return
     multirun = "-m" in arguments
     folder = [] if multirun else [f"paths.run_dir=run{abs(hash(command))}"]
-    more = [*SHORT, *text_only, *folder]
+    more = [*SHORT, *text_only, *several, *folder]
     call(shlex.join([program, *arguments]), *more, monkeypatch=monkeypatch)
     runs = (
         sorted(Path("outputs/multirun").glob("*/[0-9]")) if multirun else [Path(folder[0].partition("=")[2])]
@@ -116,16 +117,19 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
         assert RunFolder(run).read_status()["state"] == "finished"
 
 
-def test_the_error_shown_in_the_readme_is_what_the_command_prints(tmp_path: Path):
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"    \$ (mohge-train router\.expert_topk=4)\n    (error: .*)\n", shown)
-    assert block is not None
-    script = Path(sys.executable).with_name("mohge-train")
-    done = subprocess.run(
-        [script, *shlex.split(block.group(1))[1:]], cwd=tmp_path, capture_output=True, text=True
-    )
+def documented_errors() -> list[tuple[str, str]]:
+    """Commands that are shown with a prompt, and the sentence shown below each."""
+    shown = re.compile(r"^    \$ (mohge-.+)\n    (error: .+)$", flags=re.MULTILINE)
+    return [pair for document in DOCUMENTS for pair in shown.findall(document.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(("command", "sentence"), documented_errors())
+def test_errors_are_shown_as_the_commands_print_them(command: str, sentence: str, tmp_path: Path):
+    program, *arguments = shlex.split(command)
+    script = Path(sys.executable).with_name(program)
+    done = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.strip() == block.group(2)
+    assert done.stderr.strip() == sentence
 
 
 def test_links_between_documents_lead_somewhere():

@@ -52,6 +52,6 @@ def _summary(result: dict[str, Any]) -> str:
         f"Exported {result['checkpoint']}: step {result['step']}, {result['tokens']:,} tokens, "
         f"{result['parameters']:,} parameters in {result['bytes']:,} bytes\n"
         f"Folder: {result['folder']} with {', '.join(result['files'])}\n"
-        "Load in Python: config, model = mohge.training.export.load_exported("
-        f"{json.dumps(result['folder'], ensure_ascii=False)})"
+        "Load in Python: from mohge.training.export import load_exported; "
+        f"config, model = load_exported({result['folder']!r})"
     )

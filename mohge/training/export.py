@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mohge.config.schema import TrainConfig
+from mohge.config.schema import PathsConfig, TrainConfig
 from mohge.errors import UserError, first_line
 from mohge.files import atomic_folder, refuse_taken
 from mohge.model.transformer import TransformerLM, build_model
@@ -68,7 +69,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
     version = importlib.metadata.version("mohge")
     facts = {"format": FORMAT, "version": version, "step": step, "tokens": step * config.tokens_per_step}
     with atomic_folder(folder) as temporary:
-        text = json.dumps({**facts, "config": plain}, indent=2)
+        text = json.dumps({**facts, "config": _published(plain)}, indent=2)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
         if tokenizer is not None:
             (temporary / TOKENIZER).write_bytes(tokenizer)
@@ -91,7 +92,7 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
 
 
 def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, TransformerLM]:
-    """The configuration that a model was trained with, and the model, with float32 weights on the CPU.
+    """The configuration that a model was trained with, but for folders, and the model, in float32 on the CPU.
 
     Args:
         folder: as `export_checkpoint` writes it.
@@ -121,6 +122,20 @@ def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, Transfor
     # Copied: the file's tensors lie at addresses of any alignment, by which products may round otherwise.
     model.load_state_dict(weights)
     return config, model
+
+
+def _published(plain: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without folders of the machine that trained, and addresses that may hold secrets."""
+    data = plain["data"]
+    names = {key: Path(data[key]).name if data[key] else None for key in ("path", "tokenizer")}
+    paths = asdict(PathsConfig())
+    return {
+        **plain,
+        "data": {**data, **names, "cache_dir": paths["cache_dir"]},
+        "logger": {**plain["logger"], "tracking_uri": None},
+        "paths": paths,
+        "resume": None,
+    }
 
 
 def _typed(plain: object, source: str) -> TrainConfig:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
-from mohge.errors import RunError
 from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
@@ -28,7 +27,8 @@ from mohge.parallel.clipping import clip_gradients, gradient_norm
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.sharding import shard_model
 from mohge.parallel.world import add_over_ranks
-from mohge.training.checkpoint import TENSORS, find_damage, list_checkpoints, load_tensors, step_of
+from mohge.training.checkpoint import TENSORS, load_tensors, step_of
+from mohge.training.non_finite import non_finite
 from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
 from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.rank_load import RankLoad
@@ -157,7 +157,7 @@ class LanguageModule(pl.LightningModule):
         self._add("train/total_loss", total)
         self.step_counts.add(decisions)
         if not torch.isfinite(total):
-            self._stop_on_non_finite("loss", float(total.detach()), batch_idx)
+            raise non_finite("loss", float(total.detach()), self._place(batch_idx), self.config, self.run)
         return total
 
     def configure_gradient_clipping(
@@ -177,7 +177,8 @@ class LanguageModule(pl.LightningModule):
         self._grad_norm = norm
         value = float(norm)
         if not math.isfinite(value):
-            self._stop_on_non_finite("gradient norm", value, self.trainer.fit_loop.batch_idx)
+            place = self._place(self.trainer.fit_loop.batch_idx)
+            raise non_finite("gradient norm", value, place, self.config, self.run)
         if clip is not None and value > clip:  # otherwise the gradients stay as they are: no pass over them
             clip_gradients(self.model.parameters(), clip, norm)
 
@@ -193,7 +194,8 @@ class LanguageModule(pl.LightningModule):
         if self._rank_load is not None:
             self._rank_load.add(self.step_counts.expert_LE, self.step_counts.tokens)
         if self.recording:
-            self._record_rank_load(step)
+            if self._rank_load is not None:
+                self.record.update(self._rank_load.record(self.run, step))
             self.step_counts.add_over_ranks()
             self.step_counts.check()
             self.record.update(self._means())
@@ -275,21 +277,6 @@ class LanguageModule(pl.LightningModule):
         assert isinstance(optimizer, torch.optim.AdamW), "made by configure_optimizers"
         return optimizer
 
-    def _record_rank_load(self, step: int) -> None:
-        """Compares what ranks had to do in each step since the last record."""
-        if self._rank_load is None:
-            return
-        loads = self._rank_load.compare()
-        flops = loads[-1]["expert_flops"]
-        self.record["ranks/expert_flops_max_over_mean"] = max(flops) * len(flops) / max(sum(flops), 1)
-        rows = loads[-1]["rows"]
-        self.record["ranks/rows_max_over_mean"] = max(rows) * len(rows) / max(sum(rows), 1)
-        every = self.config.router.expert_top_k * self.config.model.layers
-        assert all(sum(load["rows"]) == sum(load["tokens"]) * every for load in loads), "a row is lost"
-        if self.global_rank == 0:
-            for number, load in enumerate(loads, start=step - len(loads) + 1):
-                self.run.append(self.run.rank_load_path, {"step": number, **load})
-
     def _means(self) -> dict[str, float]:
         """The step's sums over micro-batches as means over them and over ranks, which have equally many."""
         names = list(self._sums)
@@ -338,18 +325,6 @@ class LanguageModule(pl.LightningModule):
                 totals[name] = totals[name] + value if name in totals else value
         return totals
 
-    def _stop_on_non_finite(self, what: str, value: float, batch_idx: int) -> None:
-        step, sequences = self.global_step + 1, self.config.data.batch_sequences
-        micro_batch = (
-            self.global_step * self.config.trainer.accumulate + batch_idx % self.config.trainer.accumulate
-        )
-        saved = next(
-            (path for path in reversed(list_checkpoints(self.run.checkpoints_dir)) if not find_damage(path)),
-            None,
-        )
-        last = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
-        raise RunError(
-            f"{what} became {value} in step {step} (micro-batch {micro_batch + 1}, training sequences "
-            f"{micro_batch * sequences} to {(micro_batch + 1) * sequences - 1}); {last}: try a lower "
-            f"optim.lr or trainer.clip, or trainer.precision=fp32"
-        )
+    def _place(self, batch_idx: int) -> tuple[int, int]:
+        """Steps done, and micro-batches of the step under way done."""
+        return self.global_step, batch_idx % self.config.trainer.accumulate

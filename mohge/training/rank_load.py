@@ -15,6 +15,7 @@ from torch import Tensor
 from mohge.config.schema import TrainConfig
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.world import gather
+from mohge.training.run_folder import RunFolder
 
 NUMBERS = ("tokens", "rows", "expert_flops", "all_to_all_bytes")
 
@@ -41,6 +42,23 @@ class RankLoad:
         """Keeps the counts of a step: rows of this rank's tokens for each expert, wherever it is."""
         self._counts.append(expert_LE.clone())
         self._tokens.append(tokens)
+
+    def record(self, run: RunFolder, last_step: int) -> dict[str, float]:
+        """Compares the steps up to the last, writes a line for each to rank_load.jsonl, and returns metrics.
+
+        They are the largest over the mean of the ranks' expert FLOPs and rows in the last step. Collective.
+        """
+        loads = self.compare()
+        routed = self.config.router.expert_top_k * self.config.model.layers
+        assert all(sum(load["rows"]) == sum(load["tokens"]) * routed for load in loads), "a row is lost"
+        if dist.get_rank() == 0:
+            for step, load in enumerate(loads, start=last_step - len(loads) + 1):
+                run.append(run.rank_load_path, {"step": step, **load})
+        return {
+            f"ranks/{name}_max_over_mean": max(numbers) * len(numbers) / max(sum(numbers), 1)
+            for name in ("expert_flops", "rows")
+            for numbers in [loads[-1][name]]
+        }
 
     def compare(self) -> list[dict[str, Any]]:
         """For each step since the last call, lists over ranks of the numbers below. Collective.

@@ -34,7 +34,7 @@ MODELS = {
 
 
 def config_of(*overrides: str) -> TrainConfig:
-    return typed(TrainConfig, composed(*overrides))
+    return typed(TrainConfig, composed("logger=none", *overrides))
 
 
 def saved(folder: Path, config: TrainConfig) -> tuple[Path, TransformerLM]:
@@ -68,11 +68,24 @@ def test_the_exported_model_computes_what_the_trained_one_does(tmp_path, name):
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_neither_folders_nor_addresses_are_published(tmp_path):
+    secret = (
+        *("logger=mlflow", "logger.tracking_uri=https://me:secret@host", f"paths.output_dir={tmp_path}/out"),
+        *("data=text_files", f"data.path={tmp_path}/texts", f"paths.cache_dir={tmp_path}/cache"),
+    )
+    checkpoint, _ = saved(tmp_path, config_of(*secret, *TINY_MODEL, *TINY_EXPERTS, *TINY_ROUTER))
+    export_checkpoint(checkpoint, tmp_path / "model")
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert "secret" not in text
+    assert str(tmp_path) not in text
+    assert load_exported(tmp_path / "model")[0].data.path == "texts"
+
+
 def test_a_configuration_of_ranks_that_are_not_here_is_read(tmp_path):
     """torchrun told the run how many it had: its configuration does not."""
     config = config_of(*MOHGE, "parallel=fsdp_ep", "trainer.devices=4")
     open_sizes = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, devices=None))
-    with pytest.raises(UserError, match="trainer.devices is not given"):
+    with pytest.raises(UserError, match=r"trainer\.devices is not given"):
         typed(TrainConfig, as_dict(open_sizes))
     export_checkpoint(saved(tmp_path, open_sizes)[0], tmp_path / "model")
     assert load_exported(tmp_path / "model")[0] == open_sizes

@@ -1,0 +1,33 @@
+"""What to say when a run's numbers are no longer finite."""
+
+from __future__ import annotations
+
+from mohge.config.schema import TrainConfig
+from mohge.errors import RunError
+from mohge.training.checkpoint import find_damage, list_checkpoints
+from mohge.training.run_folder import RunFolder
+
+
+def non_finite(
+    what: str, value: float, place: tuple[int, int], config: TrainConfig, run: RunFolder
+) -> RunError:
+    """The error of a loss or norm that is infinite or not a number: where, from what data, what to try.
+
+    Args:
+        what: its name.
+        value: of it.
+        place: steps done, and micro-batches of the step under way done.
+        config: of the run.
+        run: its folder, whose newest intact checkpoint is named.
+    """
+    steps, micro_batches = place
+    sequences = config.data.batch_sequences
+    first = (steps * config.trainer.accumulate + micro_batches) * sequences
+    intact = (path for path in reversed(list_checkpoints(run.checkpoints_dir)) if not find_damage(path))
+    saved = next(intact, None)
+    last = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
+    return RunError(
+        f"{what} became {value} in step {steps + 1} (micro-batch {first // sequences + 1}, training "
+        f"sequences {first} to {first + sequences - 1}); {last}: try a lower optim.lr or trainer.clip, or "
+        "trainer.precision=fp32"
+    )
