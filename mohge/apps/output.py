@@ -10,6 +10,9 @@ from rich.console import Console, RenderableType
 
 from mohge.files import write_text_atomically
 
+_FILE_WIDTH = 110
+"""Characters of a line that goes to a pipe or a file."""
+
 
 def emit(
     result: dict[str, Any],
@@ -31,4 +34,6 @@ def emit(
     if format == "json":
         print(text)
     else:
-        Console().print(table())
+        console = Console()
+        # A pipe or a file has no width: the one that rich assumes would cut wide tables.
+        (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mohge.config.bench_schema import (
     BenchKindConfig,
     ExpertsBenchConfig,
     GrowthBenchConfig,
+    ParallelBenchConfig,
     StepBenchConfig,
 )
 from mohge.config.load import did_you_mean
@@ -29,6 +31,8 @@ def check_bench(bench: BenchKindConfig) -> None:
         _check_step(bench)
     elif isinstance(bench, GrowthBenchConfig):
         _check_growth(bench)
+    elif isinstance(bench, ParallelBenchConfig):
+        _check_parallel(bench)
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -78,6 +82,22 @@ def _check_growth(bench: GrowthBenchConfig) -> None:
             f"bench.sequence={length} does not divide bench.batch_tokens={bench.batch_tokens}: choose a "
             "divisor",
         )
+
+
+def _check_parallel(bench: ParallelBenchConfig) -> None:
+    meshes = [list(mesh) for mesh in bench.meshes]
+    for mesh in meshes:
+        _require(
+            len(mesh) == 3,
+            f"bench.meshes has {mesh}, which is no mesh: give [dp_replicate, dp_shard, expert_parallel]",
+        )
+        _require(meshes.count(mesh) == 1, f"bench.meshes={meshes} has {mesh} twice: give it once")
+    ranks = sorted({math.prod(mesh) for mesh in meshes})
+    _require(
+        len(ranks) == 1 and ranks[0] > 1,
+        f"bench.meshes={meshes} has products {', '.join(map(str, ranks))}: give meshes of one number of "
+        "ranks, at least 2",
+    )
 
 
 def _check_top_k(key: str, top_k: int, reachable: int) -> None:

@@ -20,6 +20,7 @@ from mohge.bench.memory import step_peak_bytes
 from mohge.bench.parts import PartTimes, profile_step
 from mohge.bench.progress import say
 from mohge.bench.rows import Measured, Row
+from mohge.bench.sizes import shape_name
 from mohge.bench.timing import Timing, Variant, interleave
 from mohge.bench.training_step import TrainingStep
 from mohge.config.bench_schema import ProfileBenchConfig
@@ -68,7 +69,7 @@ def measure_profile(config: TrainConfig, bench: ProfileBenchConfig, device: torc
     row = partial(
         Row,
         bench="profile",
-        shape=_shape_name(config),
+        shape=shape_name(config),
         dtype=config.trainer.precision,
         kernel=config.experts.kernel,
         threads=torch.get_num_threads(),
@@ -188,13 +189,6 @@ class _SquareProduct:
 
     def __call__(self) -> None:
         torch.mm(self._a, self._b, out=self._out)
-
-
-def _shape_name(config: TrainConfig) -> str:
-    return (
-        f"{config.model.name} {config.arch_name} {config.data.batch_sequences}x{config.data.context}"
-        f"x{config.trainer.accumulate}"
-    )
 
 
 def _bytes(tensor: Tensor) -> int:

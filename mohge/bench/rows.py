@@ -33,7 +33,11 @@ class Row:
     unit: str | None = None
     """What the ratio is of, where that is not the median itself."""
     threads: int
-    """Threads that torch computed with."""
+    """Threads that torch computed with; those of a mesh are shared among its ranks."""
+    ranks: int | None = None
+    """Processes that made the step together, where they are compared with one."""
+    threads_per_rank: int | None = None
+    """Threads of each of them."""
     gflops: float | None = None
     """1e9 floating-point operations per second, of matrix products."""
     tokens_per_second: float | None = None
@@ -50,6 +54,10 @@ class Row:
     """Parameters of the model."""
     flops_ratio: float | None = None
     """Work of the routed rows, measured, to that of `against`."""
+    waiting_share: float | None = None
+    """Part of a rank's time in which it is blocked in waits for collectives, the mean over ranks."""
+    sent_bytes: int | None = None
+    """Bytes that a rank sends, planned; of the rank that sends most."""
     note: str | None = None
     """Why there are no figures."""
 

@@ -10,6 +10,7 @@ import torch
 from mohge.bench.experts import measure_experts
 from mohge.bench.growth import measure_growth
 from mohge.bench.machine import describe_machine
+from mohge.bench.parallel import measure_parallel
 from mohge.bench.profiling import measure_profile
 from mohge.bench.rows import Measured, Row
 from mohge.bench.step import measure_step
@@ -17,6 +18,7 @@ from mohge.config.bench_schema import (
     BenchConfig,
     ExpertsBenchConfig,
     GrowthBenchConfig,
+    ParallelBenchConfig,
     StepBenchConfig,
 )
 from mohge.config.load import as_dict
@@ -36,7 +38,8 @@ def measure(config: BenchConfig, overrides: list[str]) -> tuple[dict[str, Any], 
         The result as plain values, and its rows.
 
     Raises:
-        UserError: there is no such device, or the data cannot be read.
+        UserError: there is no such device, the data cannot be read, or a size does not fit.
+        RunError: processes that should compute the same do not, or one of them is lost.
     """
     device = device_of(config.trainer)
     keep_freed_memory()  # as training does
@@ -71,4 +74,6 @@ def _measure(config: BenchConfig, device: torch.device) -> Measured:
         return measure_step(config, bench, device)
     if isinstance(bench, GrowthBenchConfig):
         return measure_growth(config, bench, device)
+    if isinstance(bench, ParallelBenchConfig):
+        return measure_parallel(config, bench, device)
     return measure_profile(config, bench, device)

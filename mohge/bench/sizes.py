@@ -1,4 +1,4 @@
-"""Configurations whose sizes a benchmark chooses by itself."""
+"""Configurations whose sizes a benchmark chooses by itself, and the name of one that it is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import dataclasses
 from mohge.config.bench_schema import GrowthBenchConfig, StepBenchConfig
 from mohge.config.checks import check
 from mohge.config.schema import ExpertsConfig, LossConfig, RouterConfig, TrainConfig
+
+
+def shape_name(config: TrainConfig) -> str:
+    """Model, architecture, and what a step reads: sequences x tokens x micro-batches."""
+    return (
+        f"{config.model.name} {config.arch_name} {config.data.batch_sequences}x{config.data.context}"
+        f"x{config.trainer.accumulate}"
+    )
 
 
 def homogeneous(config: TrainConfig, bench: StepBenchConfig) -> TrainConfig:

@@ -1,7 +1,4 @@
-"""bench=step: our training step against transformers' Mixtral, and several widths against one width.
-
-Shapes: B batch, S sequence.
-"""
+"""bench=step: our training step against transformers' Mixtral, and several widths against one width."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from mohge.bench.memory import step_peak_bytes
 from mohge.bench.peers import IMPLEMENTATIONS, MixtralStep, transformers_installed
@@ -17,7 +13,7 @@ from mohge.bench.progress import say
 from mohge.bench.rows import Measured, Row
 from mohge.bench.sizes import heterogeneous, homogeneous
 from mohge.bench.timing import Variant, interleave
-from mohge.bench.training_step import TrainingStep
+from mohge.bench.training_step import RandomBatches, TrainingStep
 from mohge.config.bench_schema import StepBenchConfig
 from mohge.config.schema import TrainConfig
 
@@ -34,8 +30,8 @@ def measure_step(config: TrainConfig, bench: StepBenchConfig, device: torch.devi
     Raises:
         UserError: the kernel cannot compute these sizes.
     """
-    batch = _RandomBatch(bench, config.seed, device)
     plain = homogeneous(config, bench)
+    batches = RandomBatches(plain, device)
     ours = {
         OURS: TrainingStep(plain, device),
         HETEROGENEOUS: TrainingStep(heterogeneous(config, bench), device),
@@ -54,11 +50,11 @@ def measure_step(config: TrainConfig, bench: StepBenchConfig, device: torch.devi
 
     def new_round() -> None:
         add_flops()  # of the round before
-        batch.renew()
+        batches.renew()
 
     say(f"step: {', '.join(steps)}, {bench.rounds} rounds")
     timings = interleave(
-        {name: Variant(partial(_make_step, step, batch)) for name, step in steps.items()},
+        {name: Variant(partial(_make_step, step, batches)) for name, step in steps.items()},
         rounds=bench.rounds,
         warmup=bench.warmup,
         device=device,
@@ -66,7 +62,7 @@ def measure_step(config: TrainConfig, bench: StepBenchConfig, device: torch.devi
     )
     add_flops()
     peaks = {
-        name: step_peak_bytes(partial(_make_step, step, batch), step.drop_gradients, device)
+        name: step_peak_bytes(partial(_make_step, step, batches), step.drop_gradients, device)
         for name, step in steps.items()
     }
     best = min(peers, key=lambda name: timings[name].median, default=OURS)
@@ -104,8 +100,8 @@ def measure_step(config: TrainConfig, bench: StepBenchConfig, device: torch.devi
     return Measured(rows, notes if peers else [*notes, NO_PEERS])
 
 
-def _make_step(step: TrainingStep | MixtralStep, batch: _RandomBatch) -> None:
-    step([batch.tokens_BS])
+def _make_step(step: TrainingStep | MixtralStep, batches: RandomBatches) -> None:
+    step(batches.current)
 
 
 def _peers(config: TrainConfig, device: torch.device) -> dict[str, MixtralStep]:
@@ -119,18 +115,3 @@ def _shape_name(bench: StepBenchConfig) -> str:
         f"D{bench.d_model} L{bench.layers} {bench.experts}x{bench.width} top{bench.top_k} "
         f"V{bench.vocab_size} {bench.batch_sequences}x{bench.context}"
     )
-
-
-class _RandomBatch:
-    """Token ids, new in every round and the same for all variants of a round."""
-
-    def __init__(self, bench: StepBenchConfig, seed: int, device: torch.device) -> None:
-        self._shape = (bench.batch_sequences, bench.context + 1)
-        self._vocab_size = bench.vocab_size
-        self._generator = torch.Generator().manual_seed(seed)
-        self._device = device
-        self.renew()
-
-    def renew(self) -> None:
-        drawn: Tensor = torch.randint(self._vocab_size, self._shape, generator=self._generator)
-        self.tokens_BS = drawn.to(self._device)

@@ -14,6 +14,7 @@ from rich.text import Text
 from mohge.bench.rows import Row
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
+    "threads": lambda row: _number(row.threads_per_rank, "d"),
     "ratio": lambda row: _number(row.ratio, ".3f"),
     "ms": lambda row: _milliseconds(row.timing.median if row.timing else None),
     "25%": lambda row: _milliseconds(row.timing.low if row.timing else None),
@@ -21,7 +22,9 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "forward": lambda row: _milliseconds(row.forward_seconds),
     "GFLOP/s": lambda row: _number(row.gflops, ".1f"),
     "tokens/s": lambda row: _number(row.tokens_per_second, ",.0f"),
-    "MiB": lambda row: "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f}",
+    "waiting": lambda row: _number(row.waiting_share, ".1%"),
+    "sent MiB": lambda row: _mebibytes(row.sent_bytes),
+    "MiB": lambda row: _mebibytes(row.peak_bytes),
     "peak ratio": lambda row: _number(row.peak_ratio, ".2f"),
 }
 
@@ -80,6 +83,10 @@ def _milliseconds(seconds: float | None) -> str:
     """Four digits, or whole milliseconds."""
     value = (seconds or 0.0) * 1e3
     return "" if seconds is None else f"{value:.{max(0, 3 - len(str(int(value))))}f}"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 2**20:.1f}"
 
 
 def _number(value: float | None, form: str) -> str:

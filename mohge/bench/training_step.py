@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from mohge.config.schema import OptimConfig, TrainConfig
+from mohge.parallel.mesh import Mesh
 from mohge.training.module import LanguageModule
 from mohge.training.optimizer import build_optimizer, lr_factor
 from mohge.training.run_folder import RunFolder
@@ -27,13 +30,20 @@ class TrainingStep:
     Args:
         config: what to train.
         device: where.
+        mesh: of the ranks that make the step together, this process among them; None for one by itself.
 
     Attributes:
         module: the LightningModule.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.module = LanguageModule(config, RunFolder(config.paths.output_dir), STEPS).to(device)
+    def __init__(self, config: TrainConfig, device: torch.device, mesh: Mesh | None = None) -> None:
+        self.module = LanguageModule(config, RunFolder(config.paths.output_dir), STEPS, mesh)
+        if mesh is not None:
+            # All that the module asks Lightning for until its first record.
+            trainer: Any = SimpleNamespace(global_step=0, strategy=SimpleNamespace(root_device=device))
+            self.module._trainer = trainer
+        self.module.configure_model()
+        self.module.to(device)
         self.module.on_fit_start()
         self.optimizer, self._schedule = optimizer_and_schedule(self.module.model, config.optim)
         self._precision = precision(config, device)
@@ -43,7 +53,7 @@ class TrainingStep:
         """Make a step.
 
         Args:
-            micro_batches: `trainer.accumulate` of them, token ids (B, S + 1).
+            micro_batches: `trainer.accumulate` of them, token ids (B, S + 1); in a mesh, this rank's part.
 
         Raises:
             RunError: the loss is not finite.
@@ -78,6 +88,11 @@ class TrainingStep:
         return self.module.model
 
     @property
+    def loss(self) -> float:
+        """Of the last step, auxiliary losses included: the mean over its micro-batches."""
+        return float(self.module._sums["train/total_loss"]) / self._accumulate
+
+    @property
     def routed_flops(self) -> float:
         """Of the routed rows of the last step, forward and backward."""
         config, counts = self.module.config, self.module.step_counts
@@ -85,6 +100,33 @@ class TrainingStep:
             return 0.0
         active = counts.active_routed_parameters(config.experts.widths, config.model.d_model)
         return 6 * active * counts.tokens
+
+
+class RandomBatches:
+    """Micro-batches of a step with random token ids, new when renewed; a seed draws the same anywhere.
+
+    Args:
+        config: their number and sizes, and the seed.
+        device: to draw them for.
+
+    Attributes:
+        current: `trainer.accumulate` of them, (B, S + 1).
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self._shape = (config.data.batch_sequences, config.data.context + 1)
+        self._vocab_size = config.model.vocab_size
+        self._number = config.trainer.accumulate
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._device = device
+        self.renew()
+
+    def renew(self) -> None:
+        """Draw the next step's."""
+        self.current: list[Tensor] = [
+            torch.randint(self._vocab_size, self._shape, generator=self._generator).to(self._device)
+            for _ in range(self._number)
+        ]
 
 
 def optimizer_and_schedule(model: nn.Module, config: OptimConfig) -> tuple[torch.optim.AdamW, LambdaLR]:

@@ -149,13 +149,26 @@ class ProfileBenchConfig(TimedConfig):
     """File for a picture (.png) of the parts of a step; null for none."""
 
 
-BenchKindConfig = ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig
+@config_class
+class ParallelBenchConfig(TimedConfig):
+    """The composed configuration's training step on several ranks of this machine, against one process."""
+
+    kind: Literal["parallel"]
+    """Name of the benchmark."""
+    meshes: tuple[tuple[Positive, ...], ...]
+    """Sizes (dp_replicate, dp_shard, expert_parallel) of each mesh; all have as many ranks."""
+
+
+BenchKindConfig = (
+    ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig | ParallelBenchConfig
+)
 
 _KINDS: dict[str, type] = {
     "experts": ExpertsBenchConfig,
     "step": StepBenchConfig,
     "growth": GrowthBenchConfig,
     "profile": ProfileBenchConfig,
+    "parallel": ParallelBenchConfig,
 }
 
 
@@ -163,7 +176,7 @@ _KINDS: dict[str, type] = {
 class BenchConfig(ResultConfig):
     """All that mohge-bench reads."""
 
-    bench: ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig
+    bench: ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig | ParallelBenchConfig
     """What to measure."""
 
     # pydantic's own discriminated unions put the kind into the keys of messages: bench.experts.rounds.

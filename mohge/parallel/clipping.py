@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from mohge.parallel.sharding import local_part
-from mohge.parallel.world import add_over_ranks, is_connected
+from mohge.parallel.world import add_over_ranks
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter], copies: int) -> Tensor:
-    """Euclidean norm of the whole gradient, the same on every rank. Collective.
+def gradient_norm(parameters: Iterable[nn.Parameter], copies: int | None) -> Tensor:
+    """Euclidean norm of the whole gradient, the same on every rank. Collective, if ranks train together.
 
     torch's own functions take tensors of one mesh; here experts are on another than the rest. Yet every
     element is on equally many ranks, so the squares of local parts add up to that many times the square.
 
     Args:
         parameters: of the model; those without a gradient count as zero.
-        copies: ranks that hold each element (dp_replicate).
+        copies: ranks that hold each element (dp_replicate); None for a process that trains alone.
     """
     norm = get_total_norm([local_part(p.grad) for p in parameters if p.grad is not None])
-    if not is_connected():
+    if copies is None:
         return norm
     square = norm.double().square()
     add_over_ranks(square)

@@ -172,7 +172,7 @@ class LanguageModule(pl.LightningModule):
             RunError: the norm is not finite.
         """
         clip = self.config.trainer.clip
-        copies = 1 if self.mesh is None else self.mesh.sizes.dp_replicate
+        copies = None if self.mesh is None else self.mesh.sizes.dp_replicate
         norm = gradient_norm(self.model.parameters(), copies)
         self._grad_norm = norm
         value = float(norm)

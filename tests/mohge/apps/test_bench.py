@@ -20,7 +20,7 @@ EXPERTS = (
     *("bench.rounds=1", "bench.warmup=0", "bench.only=[mine]", "bench.kernels=[loop]"),
     "+bench.shapes.mine={d_model:16,widths:[16,32],per_group:2,tokens:20,top_k:3}",
 )
-STEP, GROWTH = "bench=step", "bench=growth"
+STEP, GROWTH, PARALLEL = "bench=step", "bench=growth", "bench=parallel"
 
 
 def test_json_is_one_object_and_nothing_else(tmp_path: Path):
@@ -46,7 +46,7 @@ def test_the_table_shows_what_a_person_asks(tmp_path: Path):
 
 
 MISTAKES = [
-    ("bench=speed", ["bench=speed is not a choice", "experts, growth, profile, step"]),
+    ("bench=speed", ["bench=speed is not a choice", "experts, growth, parallel, profile, step"]),
     ("bench.rouds=3", ["unknown key bench.rouds", "did you mean bench.rounds?"]),
     ("bench.rounds=-1", ["bench.rounds=-1", "greater than 0"]),
     ("bench.rounds=true", ["bench.rounds=true", "a number"]),
@@ -67,6 +67,12 @@ MISTAKES = [
     (f"{GROWTH} bench.sequence=[300]", ["bench.sequence=300", "bench.batch_tokens=4096"]),
     (f"{GROWTH} bench.experts=[]", ["bench.experts=[]", "at least one"]),
     (f"{GROWTH} bench.group_top_k=5", ["bench.group_top_k=5", "4 groups"]),
+    (f"{PARALLEL} bench.meshes=[[1,2]]", ["bench.meshes has [1, 2]", "expert_parallel]"]),
+    (f"{PARALLEL} bench.meshes=[[1,1,2],[1,1,4]]", ["[[1, 1, 2], [1, 1, 4]]", "products 2, 4", "one number"]),
+    (f"{PARALLEL} bench.meshes=[[1,1,1]]", ["bench.meshes=[[1, 1, 1]]", "at least 2"]),
+    (f"{PARALLEL} bench.meshes=[[1,2,1],[1,2,1]]", ["[1, 2, 1] twice"]),
+    (f"{PARALLEL} bench.meshes=[[1,1,3]]", ["bench.meshes has [1, 1, 3]", "experts.per_group=4"]),
+    (f"{PARALLEL} arch=dense", ["bench.meshes has [1, 1, 2]", "no experts", "leave it out"]),
     ("bench=profile data.context=512", ["data.context=512", "model.context=256"]),
     ("bench=profile data=text_files data.path=nowhere", ["data.path=nowhere does not exist"]),
 ]

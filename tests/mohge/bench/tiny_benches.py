@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from composing import composed
+from tiny_runs import TINY_EXPERTS, TINY_MODEL, TINY_ROUTER
 
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
@@ -22,6 +23,7 @@ GROWTH = (
     *("bench.experts=[4,8]", "bench.tokens=[32,64]", "bench.sequence=[16,32]", "bench.layers=[1,2]"),
     "bench.batch_tokens=64",
 )
+PARALLEL = ("bench=parallel", *QUICK, *TINY_MODEL, *TINY_EXPERTS, *TINY_ROUTER, "data.batch_sequences=4")
 PROFILE = ("bench=profile", *QUICK, "bench.profiled_steps=2", "bench.matmul_sizes=[16,32]")
 
 
