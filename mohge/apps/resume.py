@@ -67,8 +67,8 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
             stored["trainer"].update(devices=wanted["trainer"]["devices"], nodes=wanted["trainer"]["nodes"])
         if key in _LENGTHS:
             stored["trainer"].update({other.partition(".")[2]: None for other in _LENGTHS - {key}})
-    stored["resume"] = str(folder)
-    return in_folder(typed(TrainConfig, stored), folder)
+    stored["resume"] = None  # so that its mesh is checked: that of a command line that continues a run is not
+    return in_folder(dataclasses.replace(typed(TrainConfig, stored), resume=str(folder)), folder)
 
 
 def in_folder(config: TrainConfig, folder: Path) -> TrainConfig:

@@ -27,6 +27,7 @@ def run(config: TrainConfig, overrides: list[str]) -> None:
         config = continued_config(config, overrides)
     check_data(config.data)
     _check_placement(config)
+    _check_nodes(config)
     with shared_folder(config) as folder:
         config = in_folder(absolute_paths(config), folder)  # late: messages so far show paths as typed
         if config.comparison is not None:
@@ -78,6 +79,15 @@ def _check_placement(config: TrainConfig) -> None:
         raise UserError(
             f"parallel.placement={placement} can be planned and replayed, not trained, as ranks would hold "
             "unequal shares: use parallel.placement=all_size"
+        )
+
+
+def _check_nodes(config: TrainConfig) -> None:
+    if config.trainer.nodes > 1 and found_rank() is None:
+        raise UserError(
+            f"trainer.nodes={config.trainer.nodes} can be planned, not trained, without a launcher, since "
+            "mohge-train itself starts ranks on one machine: start it by torchrun or srun, or use "
+            "trainer.nodes=1"
         )
 
 

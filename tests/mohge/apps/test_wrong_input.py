@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,19 @@ CONFIG_MISTAKES = [
     ("mohge-train", "router.expert_top_k=9", ["router.expert_top_k=9", "at most 8"]),
     ("mohge-train", "router.group_top_k=5", ["router.group_top_k=5", "4 groups"]),
     ("mohge-train", "experts.groups=3", ["experts.groups=3", "[48, 80, 112, 144]"]),
-    ("mohge-train", "trainer.devices=2", ["trainer.devices=2", "parallel=single"]),
+    # meshes: more of them in tests/mohge/parallel/test_sizes.py
+    ("mohge-train", "trainer.devices=2", ["trainer.devices=2", "parallel=single", "use trainer.devices=1"]),
+    ("mohge-train", "parallel=ep", ["trainer.devices does not say", "use trainer.devices=1, 2 or 4"]),
+    ("mohge-plan", "parallel=ep trainer.devices=3", ["experts.per_group=4", "trainer.devices=1, 2 or 4"]),
+    ("mohge-train", "parallel=ddp trainer.devices=3", ["data.batch_sequences=16", "3 ranks"]),
+    ("mohge-train", "parallel=ddp trainer.devices=2 trainer.nodes=2", ["trainer.nodes=2", "by torchrun"]),
+    ("mohge-train", "parallel=fsdp_ep trainer.devices=999999937", ["=999999937", "2, 4, 8 or 16"]),
+    ("mohge-train", "parallel=ddp trainer.devices=0", ["trainer.devices=0", "greater than 0"]),
+    (
+        "mohge-train",
+        "parallel=ep trainer.devices=2 parallel.placement=pairs",
+        ["parallel.placement=pairs", "use parallel.placement=all_size"],
+    ),
     ("mohge-train", "data.context=512", ["data.context=512", "model.context=256"]),
     ("mohge-train", "data=text_files", ["data.path"]),
     # folders and files
@@ -100,19 +113,50 @@ CONFIG_MISTAKES = [
     ("command", "overrides", "fragments"), CONFIG_MISTAKES, ids=[f"{c} {o}" for c, o, _ in CONFIG_MISTAKES]
 )
 def test_a_wrong_configuration_is_refused_before_anything_heavy(folder, command, overrides, fragments):
+    assert_refused_early(folder, command, overrides, fragments, {})
+
+
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+SRUN = {
+    **{"SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "2,1"},
+    **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
+}
+LAUNCHED_MISTAKES = [
+    (TORCHRUN, "", ["a launch of 2 ranks", "parallel=single", "use parallel=ddp, fsdp, ep or fsdp_ep"]),
+    (TORCHRUN, "parallel=ddp trainer.devices=4", ["trainer.devices=4", "use trainer.devices=2"]),
+    (TORCHRUN, "parallel=ddp paths.cache_dir=file", ["data.cache_dir=file", "file is a file"]),
+    (TORCHRUN, "-m parallel=ddp seed=1", ["one run", "without -m", "trainer.devices=N"]),
+    (TORCHRUN, "parallel=ddp experiment=compare", ["one run", "one arm at a time", "trainer.devices=N"]),
+    (TORCHRUN | {"RANK": "a"}, "parallel=ddp", ["RANK='a' is not a number", "unset it"]),
+    (TORCHRUN | {"LOCAL_RANK": "1"}, "parallel=ddp", ["LOCAL_RANK=1", "--nproc-per-node"]),
+    (SRUN, "parallel=ddp", ["SLURM_STEP_TASKS_PER_NODE=2,1", "--ntasks-per-node=N"]),
+]
+
+
+@pytest.mark.parametrize(("environment", "overrides", "fragments"), LAUNCHED_MISTAKES)
+def test_a_rank_of_another_launcher_refuses_as_early(folder, environment, overrides, fragments):
+    assert_refused_early(folder, "mohge-train", overrides, fragments, environment)
+
+
+def assert_refused_early(
+    folder: Path, command: str, overrides: str, fragments: list[str], environment: dict[str, str]
+) -> None:
     before = contents(folder)
-    cache = [] if "cache_dir" in overrides else ["paths.cache_dir=cache"]
-    quiet = [] if command == "mohge-plan" else cache
+    cache = [] if command == "mohge-plan" or "cache_dir" in overrides else ["paths.cache_dir=cache"]
     finished = run_command(
         command,
-        [*overrides.split(), *quiet],
+        [*overrides.split(), *cache],
         folder,
-        environment={"PYTHONPROFILEIMPORTTIME": "1"},
+        environment=environment | {"PYTHONPROFILEIMPORTTIME": "1"},
     )
     assert_refused(finished, fragments)
+    if "-m" in overrides:
+        shutil.rmtree(folder / "outputs" / "multirun")  # Hydra's own notes of a multirun
+        (folder / "outputs").rmdir()
     assert contents(folder) == before
     assert not (folder / "cache").exists()
     assert finished.cpu_seconds < CONFIG_SECONDS
     imported = set(re.findall(r"\| +([\w.]+)$", finished.stderr, flags=re.MULTILINE))
     assert "mohge.config.schema" in imported, "the profile of imports works"
-    assert imported.isdisjoint({"torch", "lightning", "mlflow", "datasets"})
+    starts_processes = "multiprocessing.popen_forkserver"
+    assert imported.isdisjoint({"torch", "lightning", "mlflow", "datasets", starts_processes})
