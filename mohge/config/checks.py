@@ -25,7 +25,8 @@ def check(config: TrainConfig) -> None:
     _check_losses(config)
     _check_data(config)
     _check_trainer(config)
-    mesh_sizes(config)
+    if config.resume is None:  # else the mesh is checked with the keys that the run has stored
+        mesh_sizes(config)
 
 
 def _require(condition: bool, sentence: str) -> None:

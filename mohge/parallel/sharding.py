@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from mohge.model.transformer import TransformerLM
@@ -53,6 +53,17 @@ def spread_experts(layer: MoELayer, mesh: Mesh) -> None:
             part = distribute_tensor(parameter.detach(), mesh.ep, [Shard(0)], src_data_rank=None)
             group.register_parameter(name, nn.Parameter(part))
     layer.experts.gradient_scale = 1 / ep
+
+
+def drop_gathered(model: nn.Module) -> None:
+    """Leaves each rank its parts alone.
+
+    After a forward pass without a backward pass the root unit keeps its parameters gathered; they are then
+    not the tensors that the optimizer knows.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def parameter_bytes(model: nn.Module) -> int:

@@ -25,7 +25,7 @@ from mohge.moe.experts import Experts
 from mohge.moe.losses import GlobalBatchShares, Shares, auxiliary_losses
 from mohge.parallel.clipping import clip_gradients, gradient_norm
 from mohge.parallel.mesh import Mesh
-from mohge.parallel.sharding import shard_model
+from mohge.parallel.sharding import drop_gathered, shard_model
 from mohge.parallel.world import add_over_ranks
 from mohge.training.checkpoint import TENSORS, load_tensors, step_of
 from mohge.training.non_finite import non_finite
@@ -258,6 +258,7 @@ class LanguageModule(pl.LightningModule):
         """
         del checkpoint["loops"]
         checkpoint["state_dict"], checkpoint["optimizer_states"], checkpoint["lr_schedulers"] = {}, [], []
+        drop_gathered(self.model)  # those of a validation
         checkpoint[TENSORS] = training_tensors(self.model, self._adamw())
         checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}
 

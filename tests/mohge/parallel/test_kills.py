@@ -114,5 +114,5 @@ def test_the_command_says_which_rank_died_and_how_to_go_on(overrides, tmp_path):
     assert f"resume={run}" in finished.stderr
     assert RunFolder(run).read_status()["state"] == "failed"
 
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "no orphans"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,8 +35,8 @@ class Supervisor:
 
     def __init__(self, folder: Path, target: str):
         self._output = folder / "stdout"
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
+        # Short: sockets of multiprocessing are made in it, whose names have at most 107 bytes.
+        self.temporary = Path(tempfile.mkdtemp(prefix="t-"))
         places = {"PYTHONPATH": os.pathsep.join([str(HERE), str(folder)]), "TMPDIR": str(self.temporary)}
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, target, "argument", str(RANKS)],
@@ -84,6 +86,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[[str], Supervisor]]:
     for supervisor in started:
         supervisor.kill_everything()
         assert not list(supervisor.temporary.glob("mohge-*"))
+        shutil.rmtree(supervisor.temporary)
 
 
 def test_every_rank_knows_which_it_is_and_has_a_session_of_its_own(supervise):

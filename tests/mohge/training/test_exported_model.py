@@ -85,7 +85,7 @@ def test_a_configuration_of_ranks_that_are_not_here_is_read(tmp_path):
     """torchrun told the run how many it had: its configuration does not."""
     config = config_of(*MOHGE, "parallel=fsdp_ep", "trainer.devices=4")
     open_sizes = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, devices=None))
-    with pytest.raises(UserError, match=r"trainer\.devices is not given"):
+    with pytest.raises(UserError, match=r"trainer\.devices does not say how many"):
         typed(TrainConfig, as_dict(open_sizes))
     export_checkpoint(saved(tmp_path, open_sizes)[0], tmp_path / "model")
     assert load_exported(tmp_path / "model")[0] == open_sizes

@@ -41,12 +41,13 @@ def batches(number: int) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize(("start", "first"), [(0.0, 0), (0.5, 5), (0.75, 8), (1.0, 10)])
 def test_the_group_loss_is_switched_on_at_its_share_of_training(tmp_path, start, first):
-    module = module_of(tmp_path, *TINY_ROUTER, f"loss.group_start={start}", "loss.z_weight=0.1")
+    losses = ("loss.intra_weight=0.02", "loss.z_weight=0.1", f"loss.group_start={start}")
+    module = module_of(tmp_path, *TINY_ROUTER, *losses)
     weights = [module.loss_weights(step) for step in range(10)]
     assert [step for step in range(10) if weights[step]["group"] > 0] == list(range(first, 10))
     assert {weight["group"] for weight in weights} <= {0.0, 1e-5}
     assert all(
-        weight["intra"] == 5e-3 and weight["z"] == 0.1 and weight["balance"] == 0 for weight in weights
+        weight["intra"] == 0.02 and weight["z"] == 0.1 and weight["balance"] == 0 for weight in weights
     )
 
 
@@ -74,7 +75,10 @@ def test_balance_is_counted_over_the_configured_scope(tmp_path, scope):
 
 
 def test_the_record_holds_raw_and_weighted_losses_and_their_sum(tiny, tmp_path):
-    losses = ("loss.z_weight=1e-3", "loss.balance_weight=0", "loss.group_weight=0.1", "loss.group_start=0.5")
+    losses = (
+        *("loss.z_weight=1e-3", "loss.balance_weight=0", "loss.intra_weight=5e-3"),
+        *("loss.group_weight=0.1", "loss.group_start=0.5"),
+    )
     records = train_here(tmp_path, *tiny, *losses, "trainer.max_steps=6", "trainer.accumulate=2")
     assert [record["tokens"] for record in records] == [step * 2 * 4 * 32 for step in range(1, 7)]
     for record in records:
