@@ -44,11 +44,13 @@ def connect(rank: Rank, device_type: str) -> None:
     if cuda:
         torch.cuda.set_device(device)
     if RENDEZVOUS not in os.environ and "MASTER_ADDR" not in os.environ:
-        # srun names nodes and job; Lightning knows how to make an address of them.
+        # srun names nodes and job: the first node, and a port that follows from the job.
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
-        slurm = SLURMEnvironment(auto_requeue=False)
-        _ = slurm.main_address, slurm.main_port  # they set MASTER_ADDR and MASTER_PORT
+        nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
+        os.environ["MASTER_ADDR"] = SLURMEnvironment.resolve_root_node_address(nodes)
+        port = 15000 + int(os.environ.get("SLURM_JOB_ID", "0")[-4:])
+        os.environ.setdefault("MASTER_PORT", str(port))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
         init_method=os.environ.get(RENDEZVOUS, "env://"),

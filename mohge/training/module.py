@@ -258,6 +258,8 @@ class LanguageModule(pl.LightningModule):
         """
         del checkpoint["loops"]
         checkpoint["state_dict"], checkpoint["optimizer_states"], checkpoint["lr_schedulers"] = {}, [], []
+        if self._rank_load is not None:  # of steps since the last record: a continued run begins after them
+            self._rank_load.record(self.run, self.global_step)
         drop_gathered(self.model)  # those of a validation
         checkpoint[TENSORS] = training_tensors(self.model, self._adamw())
         checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}

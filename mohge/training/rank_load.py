@@ -49,6 +49,8 @@ class RankLoad:
         They are the largest over the mean of the ranks' expert FLOPs and rows in the last step. Collective.
         """
         loads = self.compare()
+        if not loads:
+            return {}
         routed = self.config.router.expert_top_k * self.config.model.layers
         assert all(sum(load["rows"]) == sum(load["tokens"]) * routed for load in loads), "a row is lost"
         if dist.get_rank() == 0:
