@@ -23,9 +23,10 @@ from mohge.bench.timing import Variant, interleave
 from mohge.bench.training_step import RandomBatches, TrainingStep
 from mohge.config.schema import TrainConfig
 from mohge.errors import RunError
+from mohge.parallel.local import local_part
 from mohge.parallel.mesh import Mesh, build_mesh
 from mohge.parallel.ranks import Rank, this_rank
-from mohge.parallel.sharding import local_part, parameter_bytes
+from mohge.parallel.sharding import parameter_bytes
 from mohge.parallel.sizes import MeshSizes
 from mohge.parallel.world import barrier, connect, disconnect, gather, wait_at_most
 from mohge.training.allocator import keep_freed_memory

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from mohge.config.schema import ExpertsConfig, ModelConfig, TrainConfig
 from mohge.errors import UserError
-from mohge.parallel.sizes import divisors, mesh_sizes
+from mohge.parallel.remedies import divisors
+from mohge.parallel.sizes import mesh_sizes
 
 
 def check(config: TrainConfig) -> None:

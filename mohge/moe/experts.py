@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from mohge.config.schema import Kernel
 from mohge.moe.dispatch import ExpertRows
 from mohge.moe.kernels import KERNELS, choose_kernel
+from mohge.parallel.local import local_part
 
 
 class Experts(nn.Module):
@@ -74,7 +74,7 @@ class Experts(nn.Module):
 
     def _here(self, parameter: Tensor) -> Tensor:
         """The experts of this rank."""
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        local = local_part(parameter)
         if self.gradient_scale == 1.0:
             return local
         scaled: Tensor = _ScaleGradient.apply(local, self.gradient_scale)
@@ -85,8 +85,9 @@ class Experts(nn.Module):
         if self.kernel != "auto":
             return self.kernel
         first = next(self.parameters())
-        here = first.to_local() if isinstance(first, DTensor) else first
-        return choose_kernel(device_type, dtype, first.dtype, self.sizes, len(self.groups) * here.shape[0])
+        return choose_kernel(
+            device_type, dtype, first.dtype, self.sizes, len(self.groups) * local_part(first).shape[0]
+        )
 
 
 class _ScaleGradient(torch.autograd.Function):

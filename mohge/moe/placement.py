@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mohge.config.schema import Placement
+from mohge.parallel.remedies import divisors
 
 Slot = tuple[int, int]
 """(group, index of the expert in its group)."""
@@ -115,11 +116,11 @@ def place(
     """
     slots = _ORDERS[placement](num_groups, experts_per_group)
     if ranks < 1 or len(slots) % ranks:
-        divisors = ", ".join(str(d) for d in range(1, len(slots) + 1) if len(slots) % d == 0)
+        fitting = ", ".join(map(str, divisors(len(slots))))
         same_widths = f" (a divisor of {experts_per_group} gives each rank the same widths)"
         raise ValueError(
             f"{len(slots)} experts ({num_groups} groups of {experts_per_group}) do not divide among "
-            f"{ranks} ranks; use one of {divisors}{same_widths if placement == 'all_size' else ''}"
+            f"{ranks} ranks; use one of {fitting}{same_widths if placement == 'all_size' else ''}"
         )
     run = len(slots) // ranks
     return [slots[rank * run : (rank + 1) * run] for rank in range(ranks)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from mohge.parallel.sharding import local_part
+from mohge.parallel.local import local_part
 from mohge.parallel.world import add_over_ranks
 
 

@@ -5,7 +5,6 @@ Shapes: N experts per group, W width of a group's experts, D model width.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -13,6 +12,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from mohge.model.transformer import TransformerLM
 from mohge.moe.dispatch import AllToAllDispatcher
 from mohge.moe.layer import MoELayer
+from mohge.parallel.local import local_part
 from mohge.parallel.mesh import Mesh
 
 
@@ -73,9 +73,3 @@ def parameter_bytes(model: nn.Module) -> int:
         local = local_part(parameter)
         total += local.numel() * local.element_size()
     return total
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a distributed tensor that is here; any other tensor as it is."""
-    to_local = getattr(tensor, "to_local", None)
-    return tensor if to_local is None else to_local()

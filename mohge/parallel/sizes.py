@@ -13,8 +13,6 @@ from mohge.errors import UserError
 from mohge.parallel.ranks import Rank, found_rank
 from mohge.parallel.remedies import Setting, divisors, remedies
 
-__all__ = ["MeshSizes", "divisors", "mesh_sizes"]
-
 
 @dataclass(frozen=True)
 class MeshSizes:

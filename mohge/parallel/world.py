@@ -78,8 +78,7 @@ def wait_at_most(seconds: float) -> None:
 
 def barrier() -> None:
     """Waits until every rank is here."""
-    if is_connected():
-        maximum_over_ranks(0)  # on the CPU, whatever the device: no queue of kernels is waited for
+    maximum_over_ranks(0)  # on the CPU, whatever the device: no queue of kernels is waited for
 
 
 def first(action: Callable[[], T]) -> T:

@@ -28,10 +28,11 @@ from mohge.config.schema import (
 )
 from mohge.errors import UserError
 from mohge.model.transformer import build_model
+from mohge.parallel.local import local_part
 from mohge.parallel.mesh import build_mesh
 from mohge.parallel.rank_plan import ParallelPlan, rank_plan
 from mohge.parallel.rank_table import render_ranks
-from mohge.parallel.sharding import local_part, shard_model
+from mohge.parallel.sharding import shard_model
 
 BASE = typed(TrainConfig, composed())
 PLACEMENTS = st.sampled_from(get_args(Placement))
