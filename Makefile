@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OUTPUTS ?= outputs
+PORT ?= 5000
 
 .PHONY: setup train test lint ui clean help
 
@@ -29,8 +31,8 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui: setup  ## Open MLflow on the runs of ./outputs, on this machine only
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db --host 127.0.0.1 --port 5000
+ui: setup  ## Open MLflow on the runs of OUTPUTS=outputs at PORT=5000, on this machine only
+	@$(BIN)/python -m callbacks.tracking.ui $(OUTPUTS) $(PORT)
 
 clean:  ## Remove the environment and caches; runs in outputs stay
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

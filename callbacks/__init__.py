@@ -1,12 +1,14 @@
-"""What watches a run: where tokens went, how fast, how far, and pictures of it at the end.
+"""What watches a run: where tokens went, how fast, what is wrong, how far, and pictures of it at the end.
 
 Each callback is called with (its configuration, the run's configuration) and relies only on the
-LightningModule's `record`, `recording`, `run`, `tokens_per_step`, `step_counts` and `val_counts`.
+LightningModule's `record`, `recording`, `run`, `tokens_per_step`, `device`, `step_counts`, `layer_losses` and
+`val_routing`.
 """
 
+from callbacks.alarms import AlarmsCallback
 from callbacks.plots import PlotsCallback
 from callbacks.progress import ProgressCallback
 from callbacks.routing import RoutingCallback
 from callbacks.throughput import ThroughputCallback
 
-__all__ = ["PlotsCallback", "ProgressCallback", "RoutingCallback", "ThroughputCallback"]
+__all__ = ["AlarmsCallback", "PlotsCallback", "ProgressCallback", "RoutingCallback", "ThroughputCallback"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -20,10 +21,13 @@ from datamodules.manifests import Manifest
 from datamodules.prepare import prepare
 from datamodules.sampler import CountedBatches, Part, WindowOrder
 from datamodules.store import TokenStore, open_store
-from datamodules.tokenizer import token_bytes
+from datamodules.tokenizer import encode, normalised, token_bytes
 from datamodules.windows import TrainWindows, ValidationWindows, collate_validation
 from mohge.config.schema import DataConfig
 from mohge.errors import UserError
+
+_COUNTED_AT_ONCE = 1 << 24
+"""Tokens, in memory as int64."""
 
 
 class TextDataModule(L.LightningDataModule):
@@ -129,6 +133,33 @@ class TextDataModule(L.LightningDataModule):
         return DataLoader(
             windows, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate_validation
         )
+
+    def validation_sample(self, tokens: int) -> DataLoader[dict[str, Tensor]]:
+        """Batches as `val_dataloader` gives them, of windows spread evenly over the held-out text.
+
+        Args:
+            tokens: inputs in all windows, about; each domain gives the same number of windows, as far as it
+                has them, and one at least.
+        """
+        windows = ValidationWindows(self.store, self.cfg.context, None)
+        chosen = windows.spread(tokens // self.cfg.context)
+        batches = windows.batches(self.cfg.batch_sequences, chosen)
+        return DataLoader(
+            windows, batch_sampler=batches, generator=torch.Generator(), collate_fn=collate_validation
+        )
+
+    def token_counts(self) -> Tensor:
+        """Occurrences of each token in the training part: int64 (V,)."""
+        store, total = self.store, self.store.train_tokens
+        counts_V = np.zeros(self.manifest.vocab_size, np.int64)
+        for start in range(0, total, _COUNTED_AT_ONCE):
+            part = store.tokens.read(start, min(_COUNTED_AT_ONCE, total - start))
+            counts_V += np.bincount(part, minlength=len(counts_V))
+        return torch.from_numpy(counts_V)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text as the store would hold it, without the end token."""
+        return encode(self.tokenizer, [normalised(self.tokenizer, text)])[0]
 
     def advance(self) -> None:
         """Count one micro-batch as consumed."""

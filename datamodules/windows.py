@@ -5,6 +5,8 @@ Legend: S sequence length (`data.context`); a window holds S + 1 tokens, S of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -56,11 +58,26 @@ class ValidationWindows(Dataset[dict[str, Tensor]]):
         start, length, domain = self._windows[window]
         return {"tokens": torch.from_numpy(self._tokens.read(start, length)), "domain": torch.tensor(domain)}
 
-    def batches(self, batch_sequences: int) -> list[list[int]]:
-        """Window numbers cut into batches in which all windows have one length."""
+    def spread(self, count: int) -> list[int]:
+        """Numbers of about `count` windows: equally many of each domain, at least one, evenly spaced.
+
+        A domain that has fewer gives all of them, and the others more.
+        """
+        domains: dict[int, list[int]] = {}
+        for number, (_, _, domain) in enumerate(self._windows):
+            domains.setdefault(domain, []).append(number)
+        chosen: list[int] = []
+        for done, numbers in enumerate(sorted(domains.values(), key=len)):
+            share = min(len(numbers), max(1, (count - len(chosen)) // (len(domains) - done)))
+            chosen += [numbers[place * len(numbers) // share] for place in range(share)]
+        return sorted(chosen)
+
+    def batches(self, batch_sequences: int, among: Sequence[int] | None = None) -> list[list[int]]:
+        """Window numbers, all or those `among` them, cut into batches of windows of one length."""
+        numbers = range(len(self)) if among is None else among
         batches: list[list[int]] = []
-        for length in sorted({length for _, length, _ in self._windows}, reverse=True):
-            same = [number for number, window in enumerate(self._windows) if window[1] == length]
+        for length in sorted({self._windows[number][1] for number in numbers}, reverse=True):
+            same = [number for number in numbers if self._windows[number][1] == length]
             batches += [same[at : at + batch_sequences] for at in range(0, len(same), batch_sequences)]
         return batches
 

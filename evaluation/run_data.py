@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class RunData:
     budget: dict[str, Any]
     metrics: list[dict[str, Any]]
     routing: list[dict[str, Any]]
+
+    @property
+    def growing(self) -> bool:
+        """Whether the run may go on, so that the last line of a file may be half a line."""
+        return self.status.get("state") != "finished"
 
     def series(self, metric: str, over: str = "tokens") -> tuple[list[float], list[float]]:
         """`over` ("tokens" or "step") and the values of a metric, where it was recorded."""
@@ -50,7 +58,8 @@ class RunData:
 def read_run(name: str, path: Path) -> RunData:
     """Read a run's folder.
 
-    routing.jsonl may be missing only where nothing wrote it: in a dense run, or with callbacks.routing=null.
+    routing.jsonl may be missing only where nothing wrote it: in a dense run, with callbacks.routing=null, or
+    before the first validation of a run that goes on.
 
     Raises:
         UserError: the folder or a file of it is missing, cut short or not what it should be.
@@ -60,18 +69,20 @@ def read_run(name: str, path: Path) -> RunData:
     try:
         # Not mohge.config.load.typed: that also checks that the data is where the run found it, and a run
         # can be read on another machine.
-        config = TypeAdapter(TrainConfig).validate_python(_mapping(path / "config.yaml"))
+        config = TypeAdapter(TrainConfig).validate_python(read_object(path / "config.yaml"))
     except ValidationError as error:
         raise _damaged(path / "config.yaml", f"{error.error_count()} keys do not fit") from error
     has_routing = config.experts.num_experts > 0 and config.callbacks.routing is not None
+    status = read_object(path / "status.json")
+    growing = status.get("state") != "finished"
     run = RunData(
         name=name,
         path=path,
         config=config,
-        status=_mapping(path / "status.json"),
-        budget=_mapping(path / "budget.json"),
-        metrics=_lines(path / "metrics.jsonl"),
-        routing=_lines(path / "routing.jsonl") if has_routing else [],
+        status=status,
+        budget=read_object(path / "budget.json"),
+        metrics=read_lines(path / "metrics.jsonl", growing=growing),
+        routing=read_lines(path / "routing.jsonl", growing=growing) if has_routing else [],
     )
     _check(run)
     return run
@@ -102,7 +113,12 @@ def _read(path: Path) -> str:
         raise _damaged(path, str(error)) from error
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a .json or .yaml file holds.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     text = _read(path)
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -113,17 +129,50 @@ def _mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(
+    path: Path,
+    *,
+    needs: Collection[str] = ("step", "tokens"),
+    growing: bool = False,
+    most: int | None = None,
+) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file, one per line.
+
+    Args:
+        path: of the file.
+        needs: keys that every object has.
+        growing: whether the run goes on or was killed, so that the file may not be there yet, and its last
+            line may be half a line.
+        most: read this many lines at most, spread evenly from the first to the last; None for all.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if growing and not path.exists():
+        return []
+    text = _read(path)
+    lines = list(enumerate(text.splitlines(), start=1))
+    if growing and lines and not text.endswith("\n"):
+        lines.pop()
     rows = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in spread(lines, most) if most else lines:
         try:
             row = json.loads(line)
         except ValueError as error:
             raise _damaged(path, f"line {number} is not JSON") from error
-        if not isinstance(row, dict) or not {"step", "tokens"} <= row.keys():
-            raise _damaged(path, f"line {number} has no step and tokens")
+        if not isinstance(row, dict) or not set(needs) <= row.keys():
+            raise _damaged(path, f"line {number} has no {' and '.join(needs)}")
         rows.append(row)
     return rows
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most this many of the items, spread evenly; the first and the last are among them."""
+    if len(items) <= most:
+        return list(items)
+    if most == 1:
+        return [items[-1]]
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def _damaged(path: Path, reason: str) -> UserError:

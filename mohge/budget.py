@@ -218,6 +218,21 @@ def _flops_per_token(cfg: TrainConfig, parameters: ParameterCount) -> FlopsPerTo
     return FlopsPerToken(forward=round(forward), train=round(3 * forward + recomputed))
 
 
+def train_flops_per_token(cfg: TrainConfig, routed_parameters: float) -> float:
+    """FLOPs of training on a token that passes through so many parameters of routed experts in all layers.
+
+    With the number that equal loads give, it is the budget's.
+    """
+    expected = cfg.model.layers * _mean_routed_per_layer(cfg)
+    return budget(cfg).flops_per_token.train + train_flops(cfg, routed_parameters - expected)
+
+
+def train_flops(cfg: TrainConfig, parameters: float) -> float:
+    """FLOPs of training on a token that passes through so many parameters of feed-forward networks."""
+    passes = 4 if cfg.model.activation_checkpointing else 3
+    return 2 * passes * parameters
+
+
 def _memory_bytes(cfg: TrainConfig, parameters: ParameterCount) -> MemoryBytes:
     weights = FP32_BYTES * parameters.total
     return MemoryBytes(

@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """A run that failed by itself, for instance through a non-finite loss. Commands exit with status 1."""
 
 
+class NonFiniteError(RunError):
+    """A loss or a norm of the gradient that is infinite or not a number."""
+
+
 class LostRankError(RunError):
     """A rank of a run died or hangs; the others were stopped, and the run can go on from its checkpoint."""
 

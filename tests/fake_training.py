@@ -16,11 +16,13 @@ class FakeTrainer:
 @dataclass
 class FakeModule:
     run: Any = None
+    config: Any = None
     tokens_per_step: int = 1000
     recording: bool = False
     record: dict[str, float] = field(default_factory=dict)
     step_counts: Any = None
-    val_counts: Any = None
+    val_routing: Any = None
+    layer_losses: dict[str, list[float]] = field(default_factory=dict)
 
 
 def train_steps(callback, trainer, module, steps, accumulate=1, log_every=10):

@@ -12,7 +12,7 @@ import pytest
 from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
-from mohge.apps import bench, export, plan, prepare, train
+from mohge.apps import bench, export, plan, prepare, tokens, train
 from mohge.bench.checks import check_bench
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
@@ -27,6 +27,7 @@ MAINS = {
     "mohge-prepare": prepare.main,
     "mohge-bench": bench.main,
     "mohge-export": export.main,
+    "mohge-tokens": tokens.main,
 }
 SHORT = [
     "trainer.max_steps=2",
@@ -89,7 +90,7 @@ def test_documents_show_the_promised_commands():
 def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
     if any(a.startswith(("resume=", "replay=", "checkpoint=")) for a in arguments):
-        pytest.skip("needs a run: tested in test_resume, test_replay and test_export")
+        pytest.skip("needs a run: tested in test_resume, test_replay, test_export and test_tokens")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
     if any(argument.startswith(DOWNLOADS) for argument in arguments):
         typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))

@@ -15,6 +15,7 @@ from mohge.apps.folders import sole_user
 from mohge.apps.resume import continued_config, in_folder, override_key
 from mohge.config.load import as_dict, typed
 from mohge.config.paths import absolute_paths
+from mohge.config.run_names import as_arm
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build, check_data
 from mohge.errors import Interrupted, UserError
@@ -60,6 +61,8 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
     folders = {name: folder / name for name in arms}
     with _told_of_the_whole(parent):
         build("comparison", comparison.target, folders, comparison.baseline, folder)
+        if (group_results := config.logger.group_results) is not None:
+            build("logger", group_results, config.logger, config, field="group_results")
     parent.update_status(state="finished")
     console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
     console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens={2 * tokens}")
@@ -89,7 +92,8 @@ def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path)
         if key in taken:
             raise UserError(f"{item} contradicts the arms of this experiment, which set {key}: leave it out")
     arm = typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides]))
-    return in_folder(dataclasses.replace(absolute_paths(arm), comparison=None), folder / name)
+    arm = as_arm(dataclasses.replace(absolute_paths(arm), comparison=None), name, folder)
+    return in_folder(arm, folder / name)
 
 
 def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:

@@ -7,14 +7,14 @@ import os
 from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.bench.checks import check_bench
-from mohge.config.bench_schema import BenchConfig, ProfileBenchConfig
+from mohge.config.bench_schema import BenchConfig, CallbacksBenchConfig, ProfileBenchConfig
 from mohge.config.targets import check_data
 
 
 def run(config: BenchConfig, overrides: list[str]) -> None:
     """Measures what the configuration asks for, and prints it."""
     check_bench(config.bench)
-    if isinstance(config.bench, ProfileBenchConfig):
+    if isinstance(config.bench, ProfileBenchConfig | CallbacksBenchConfig):
         check_data(config.data)
     # Torch's profiler would report on stderr when it starts and stops, and which blocks it does not know.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from rich.console import Console
 
 from mohge.apps.arms import train_arms
@@ -12,6 +14,7 @@ from mohge.apps.folders import shared_folder
 from mohge.apps.resume import continued_config, in_folder
 from mohge.apps.runner import run_app
 from mohge.config.paths import absolute_paths
+from mohge.config.run_names import as_job
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import check_data
 from mohge.errors import Interrupted, LostRankError, RunError, UserError, first_line
@@ -33,6 +36,9 @@ def run(config: TrainConfig, overrides: list[str]) -> None:
         if config.comparison is not None:
             train_arms(config, overrides, folder, train_one)
             return
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN and config.resume is None:
+            config = as_job(config, overrides, Path(hydra.sweep.dir))
         status = train_one(config, overrides)
         if this_rank().is_first:
             _print_summary(status, folder)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +27,7 @@ from mohge.parallel.mesh import Mesh, build_mesh
 from mohge.parallel.ranks import Rank, this_rank
 from mohge.parallel.sharding import parameter_bytes
 from mohge.parallel.sizes import MeshSizes
+from mohge.parallel.waits import counting_waits
 from mohge.parallel.world import barrier, connect, disconnect, gather, wait_at_most
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.device import device_of
@@ -194,32 +194,6 @@ def _make_timed_step(contestant: Contestant, batches: RandomBatches) -> None:
     with counting_waits() as waits:
         contestant.make_step(batches.current)
     contestant.waiting_seconds.append(sum(waits))
-
-
-@contextlib.contextmanager
-def counting_waits() -> Iterator[list[float]]:
-    """Notes the seconds of every wait for a collective that begins in the context.
-
-    All collectives of training end in `Work.wait`, called from Python: those of FSDP2, of our exchange of
-    rows, and the reductions of counts and of the norm. On a CPU it blocks, with no core in use, until the
-    operation is done. Each wait costs half a microsecond more, of tens to hundreds of them in a step.
-    """
-    seconds: list[float] = []
-    work_class: Any = dist.Work
-    wait = work_class.wait
-
-    def timed_wait(work: dist.Work, *arguments: Any, **named: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return wait(work, *arguments, **named)
-        finally:
-            seconds.append(time.perf_counter() - start)
-
-    work_class.wait = timed_wait
-    try:
-        yield seconds
-    finally:
-        work_class.wait = wait
 
 
 @contextlib.contextmanager

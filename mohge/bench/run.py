@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mohge.bench.callbacks import measure_callbacks
 from mohge.bench.experts import measure_experts
 from mohge.bench.growth import measure_growth
 from mohge.bench.machine import describe_machine
@@ -16,6 +17,7 @@ from mohge.bench.rows import Measured, Row
 from mohge.bench.step import measure_step
 from mohge.config.bench_schema import (
     BenchConfig,
+    CallbacksBenchConfig,
     ExpertsBenchConfig,
     GrowthBenchConfig,
     ParallelBenchConfig,
@@ -76,4 +78,6 @@ def _measure(config: BenchConfig, device: torch.device) -> Measured:
         return measure_growth(config, bench, device)
     if isinstance(bench, ParallelBenchConfig):
         return measure_parallel(config, bench, device)
+    if isinstance(bench, CallbacksBenchConfig):
+        return measure_callbacks(config, bench)
     return measure_profile(config, bench, device)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from mohge.config.schema import OptimConfig, TrainConfig
+from mohge.metrics import ActiveParameters
 from mohge.parallel.mesh import Mesh
 from mohge.training.module import LanguageModule
 from mohge.training.optimizer import build_optimizer, lr_factor
@@ -98,8 +99,9 @@ class TrainingStep:
         config, counts = self.module.config, self.module.step_counts
         if not counts.tokens:
             return 0.0
-        active = counts.active_routed_parameters(config.experts.widths, config.model.d_model)
-        return 6 * active * counts.tokens
+        active = ActiveParameters(config).to(counts.expert_LE.device)
+        active.update(counts)
+        return 6 * float(active.compute().layers.sum()) * counts.tokens
 
 
 class RandomBatches:

@@ -159,8 +159,21 @@ class ParallelBenchConfig(TimedConfig):
     """Sizes (dp_replicate, dp_shard, expert_parallel) of each mesh; all have as many ranks."""
 
 
+@config_class
+class CallbacksBenchConfig(TimedConfig):
+    """What watching the composed configuration's training costs."""
+
+    kind: Literal["callbacks"]
+    """Name of the benchmark."""
+
+
 BenchKindConfig = (
-    ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig | ParallelBenchConfig
+    ExpertsBenchConfig
+    | StepBenchConfig
+    | GrowthBenchConfig
+    | ProfileBenchConfig
+    | ParallelBenchConfig
+    | CallbacksBenchConfig
 )
 
 _KINDS: dict[str, type] = {
@@ -169,6 +182,7 @@ _KINDS: dict[str, type] = {
     "growth": GrowthBenchConfig,
     "profile": ProfileBenchConfig,
     "parallel": ParallelBenchConfig,
+    "callbacks": CallbacksBenchConfig,
 }
 
 
@@ -176,7 +190,7 @@ _KINDS: dict[str, type] = {
 class BenchConfig(ResultConfig):
     """All that mohge-bench reads."""
 
-    bench: ExpertsBenchConfig | StepBenchConfig | GrowthBenchConfig | ProfileBenchConfig | ParallelBenchConfig
+    bench: BenchKindConfig
     """What to measure."""
 
     # pydantic's own discriminated unions put the kind into the keys of messages: bench.experts.rounds.

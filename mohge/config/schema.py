@@ -267,13 +267,25 @@ class CallbackConfig:
 
 
 @config_class
+class RoutingCallbackConfig(CallbackConfig):
+    """The callback that records where tokens went."""
+
+    tier: Literal["brief", "detailed"] = "detailed"
+    """At most a dozen scalars; or also shares of groups, arrays per layer, and pictures."""
+    picture_every: Positive = 1000
+    """detailed: steps between pictures and arrays that go to the logger, beside those at the end."""
+
+
+@config_class
 class CallbacksConfig:
     """What watches a run; null switches one off."""
 
-    routing: CallbackConfig | None = None
+    routing: RoutingCallbackConfig | None = None
     """Load of experts and groups, measured active parameters."""
     throughput: CallbackConfig | None = None
-    """Tokens per second and time left."""
+    """Tokens per second, FLOP/s, parts of a step's time, memory."""
+    alarms: CallbackConfig | None = None
+    """Warnings with a remedy: collapse, idle experts, loss spikes, non-finite values, stalls, uneven ranks."""
     progress: CallbackConfig | None = None
     """The progress bar."""
     plots: CallbackConfig | None = None
@@ -288,12 +300,18 @@ class LoggerConfig:
     """Kind of logger."""
     target: Annotated[str | None, Field(alias="_target_")] = None
     """Factory of the Lightning logger; it is called with this configuration and the run's facts."""
+    group_results: str | None = None
+    """Function that gives the results of a finished comparison to the run that stands for all its arms; it
+    is called with this configuration and the comparison's."""
     tracking_uri: str | None = None
     """mlflow: store or server."""
     experiment: str = "mohge"
     """mlflow: name of the experiment."""
     run_name: str | None = None
     """mlflow: name of the run; by default model, arch and seed."""
+    group: str | None = None
+    """mlflow: folder of runs that belong together, which become children of one run; comparisons and
+    multiruns set it to their own."""
 
 
 @config_class

@@ -19,6 +19,8 @@ from torch import Tensor
 from mohge.moe.decision import RoutingDecision
 
 LOSS_NAMES = ("group", "intra", "balance", "z")
+FLAT_LOSS_NAMES = ("balance", "z")
+"""Those that a flat router has."""
 
 
 def default_interval(widths: Sequence[int]) -> float:

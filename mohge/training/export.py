@@ -57,12 +57,8 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
         UserError: the folder is taken, the disk refuses, or the checkpoint does not fit this version.
     """
     refuse_taken(folder)
-    state = VerifiedCheckpointIO().load_checkpoint(checkpoint)
+    config, _, weights, state = _read(checkpoint)
     plain, step = state["mohge"]["config"], state["global_step"]
-    config = _typed(plain, f"checkpoint {checkpoint}")
-    model = _without_weights(config, f"checkpoint {checkpoint}")
-    weights = {name: tensor.float() for name, tensor in read_tensors(checkpoint, WEIGHTS).items()}
-    _check_names(model, weights, f"checkpoint {checkpoint}")
     data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
     tokenizer = _find_tokenizer(checkpoint, data.get("data.fingerprint"))
 
@@ -89,6 +85,22 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
         "bytes": size,
         "files": files,
     }
+
+
+def load_checkpoint_model(checkpoint: Path) -> tuple[TrainConfig, TransformerLM, dict[str, Any]]:
+    """The configuration of a checkpoint, its model in float32 on the CPU, and what it says beside tensors.
+
+    Args:
+        checkpoint: its folder, with checksums that were looked at, as `choose_checkpoint` does; any number
+            of ranks may have saved it.
+
+    Raises:
+        UserError: it does not fit this version.
+    """
+    config, model, weights, state = _read(checkpoint)
+    model.to_empty(device="cpu")
+    model.load_state_dict(weights)
+    return config, model, state
 
 
 def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, TransformerLM]:
@@ -122,6 +134,17 @@ def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, Transfor
     # Copied: the file's tensors lie at addresses of any alignment, by which products may round otherwise.
     model.load_state_dict(weights)
     return config, model
+
+
+def _read(checkpoint: Path) -> tuple[TrainConfig, TransformerLM, dict[str, Tensor], dict[str, Any]]:
+    """Configuration, model on the meta device, weights in float32, and the rest of the checkpoint."""
+    state = VerifiedCheckpointIO().load_checkpoint(checkpoint)
+    source = f"checkpoint {checkpoint}"
+    config = _typed(state["mohge"]["config"], source)
+    model = _without_weights(config, source)
+    weights = {name: tensor.float() for name, tensor in read_tensors(checkpoint, WEIGHTS).items()}
+    _check_names(model, weights, source)
+    return config, model, weights, state
 
 
 def _published(plain: dict[str, Any]) -> dict[str, Any]:

@@ -18,24 +18,25 @@ from torch import Tensor
 
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
+from mohge.metrics import AuxiliaryLosses, RoutingCounts
 from mohge.model.initialization import initialize
 from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.experts import Experts
-from mohge.moe.losses import GlobalBatchShares, Shares, auxiliary_losses
+from mohge.moe.losses import FLAT_LOSS_NAMES, LOSS_NAMES, GlobalBatchShares, Shares, auxiliary_losses
 from mohge.parallel.clipping import clip_gradients, gradient_norm
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.sharding import drop_gathered, shard_model
-from mohge.parallel.world import add_over_ranks
+from mohge.parallel.world import add_over_ranks, gather
 from mohge.training.checkpoint import TENSORS, load_tensors, step_of
 from mohge.training.non_finite import non_finite
 from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
 from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.rank_load import RankLoad
-from mohge.training.routing_counts import RoutingCounts
 from mohge.training.run_folder import RunFolder
 from mohge.training.tensors import make_moments, training_tensors
 from mohge.training.validation import ValidationSums
+from mohge.training.validation_routing import ValidationRouting
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class LanguageModule(pl.LightningModule):
             `recording`, or in `on_validation_end`.
         recording: whether the optimizer step that just ended is one whose metrics are written.
         step_counts: routing of the optimizer step that just ended; of all ranks while `recording`.
-        val_counts: routing of the last validation, of all ranks.
+        auxiliary: auxiliary losses of the step, per layer; None for a dense model.
+        layer_losses: while `recording`, raw and weighted auxiliary losses of each layer, by name.
+        val_routing: routing of the last validation, of all ranks.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class LanguageModule(pl.LightningModule):
             initialize(self.model, config.seed)
 
         self.step_counts = self._new_counts()
-        self.val_counts = self._new_counts()
+        self.val_routing = ValidationRouting(config, self.device)
+        self.auxiliary = self._new_auxiliary()
+        self.layer_losses: dict[str, list[float]] = {}
         self.record: dict[str, float] = {}
         self.recording = False
         self._sums: dict[str, Tensor] = {}
@@ -128,7 +133,7 @@ class LanguageModule(pl.LightningModule):
             make_moments(optimizer, step_of(self._checkpoint))
             load_tensors(self._checkpoint, training_tensors(self.model, optimizer))
         self.step_counts = self._new_counts()
-        self.val_counts = self._new_counts()
+        self.val_routing.to(self.device)
         first = next((layer for layer in self.modules() if isinstance(layer, Experts)), None)
         if first is not None and first.kernel == "auto":
             precision = self.config.trainer.precision
@@ -150,8 +155,6 @@ class LanguageModule(pl.LightningModule):
         self._add("train/loss", total)
         weights = self.loss_weights(self.global_step)
         for name, value in self._auxiliary_losses(decisions, weights).items():
-            self._add(f"aux/{name}", value)
-            self._add(f"aux_weighted/{name}", weights[name] * value)
             if weights[name] > 0:
                 total = total + weights[name] * value
         self._add("train/total_loss", total)
@@ -197,8 +200,9 @@ class LanguageModule(pl.LightningModule):
             if self._rank_load is not None:
                 self.record.update(self._rank_load.record(self.run, step))
             self.step_counts.add_over_ranks()
-            self.step_counts.check()
+            self.step_counts.check(self.config.router.group_top_k)
             self.record.update(self._means())
+            self.record.update(self._auxiliary_means())
             self.record["train/grad_norm"] = float(self._grad_norm)
             self.record["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -226,7 +230,7 @@ class LanguageModule(pl.LightningModule):
         """Starts new sums."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self._val = ValidationSums(data.domains, data.token_bytes_V, self.device)
-        self.val_counts.reset()
+        self.val_routing.begin(data.domains)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds the cross-entropy of one batch, per domain."""
@@ -235,13 +239,13 @@ class LanguageModule(pl.LightningModule):
         output = self.model(tokens_BS[:, :-1], targets_BS, reduction="none")
         assert self._val is not None
         self._val.add(output.loss, targets_BS, batch["domain"])
-        self.val_counts.add(output.decisions)
+        domain_T = batch["domain"].repeat_interleave(targets_BS.shape[1])
+        self.val_routing.add(output.decisions, domain_T, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Turns the sums into metrics."""
         assert self._val is not None
-        self.val_counts.add_over_ranks()
-        self.val_counts.check()
+        self.val_routing.end()
         self._val.add_over_ranks()
         self.record.update(self._val.metrics())
 
@@ -262,11 +266,18 @@ class LanguageModule(pl.LightningModule):
             self._rank_load.record(self.run, self.global_step)
         drop_gathered(self.model)  # those of a validation
         checkpoint[TENSORS] = training_tensors(self.model, self._adamw())
-        checkpoint["mohge"] = {"config": as_dict(self.config), "random_state": get_random_state()}
+        checkpoint["mohge"] = {
+            "config": as_dict(self.config),
+            "random_state": get_random_state(),
+            "probe": gather(self.val_routing.probe),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the random generators and the counters of Lightning's loops."""
+        """Restores the random generators, what the probe saw, and the counters of Lightning's loops."""
         set_random_state(checkpoint["mohge"]["random_state"])
+        probes = checkpoint["mohge"]["probe"]  # on another number of ranks, each reads another part
+        same = len(probes) == self.trainer.world_size
+        self.val_routing.restore_probe(probes[self.global_rank] if same else None)
         steps = checkpoint["global_step"]
         loop = self.trainer.fit_loop.epoch_loop
         loop.automatic_optimization.optim_progress.optimizer.step.total.ready = steps
@@ -292,8 +303,24 @@ class LanguageModule(pl.LightningModule):
         experts, layers = self.config.experts, self.config.model.layers
         return RoutingCounts(layers, experts.num_groups, experts.per_group, self.device)
 
+    def _new_auxiliary(self) -> AuxiliaryLosses | None:
+        if not self.config.experts.num_experts:
+            return None
+        names = LOSS_NAMES if self.config.router.kind == "two_level" else FLAT_LOSS_NAMES
+        return AuxiliaryLosses(names, self.config.model.layers)
+
+    def _auxiliary_means(self) -> dict[str, float]:
+        """Auxiliary losses of the step over layers; those of each go to `layer_losses`. Collective."""
+        if self.auxiliary is None:
+            return {}
+        losses = self.auxiliary.compute()
+        self.layer_losses = {name: loss.layers.tolist() for name, loss in losses.items()}
+        return {name: float(loss.overall) for name, loss in losses.items()}
+
     def _begin_step(self) -> None:
         self._sums = {}
+        if self.auxiliary is not None:
+            self.auxiliary.reset()
         self.recording = False
         self.step_counts.reset()
         self._shares.reset()
@@ -305,8 +332,8 @@ class LanguageModule(pl.LightningModule):
     def _auxiliary_losses(
         self, decisions: Sequence[RoutingDecision], weights: dict[str, float]
     ) -> dict[str, Tensor]:
-        """Raw auxiliary losses, summed over layers."""
-        if not decisions:
+        """Raw auxiliary losses, summed over layers; those of each layer go to `auxiliary`."""
+        if self.auxiliary is None:
             return {}
         loss = self.config.loss
         shares: Sequence[Shares | None] = [None] * len(decisions)
@@ -316,6 +343,7 @@ class LanguageModule(pl.LightningModule):
             self._shares.reset()
             shares = self._shares.update(decisions)
         totals: dict[str, Tensor] = {}
+        by_layer: dict[str, list[Tensor]] = {name: [] for name in self.auxiliary.names}
         for decision, share in zip(decisions, shares, strict=True):
             layer = auxiliary_losses(
                 decision,
@@ -326,6 +354,8 @@ class LanguageModule(pl.LightningModule):
             )
             for name, value in layer.items():
                 totals[name] = totals[name] + value if name in totals else value
+                by_layer[name].append(value)
+        self.auxiliary.update(by_layer, weights)
         return totals
 
     def _place(self, batch_idx: int) -> tuple[int, int]:

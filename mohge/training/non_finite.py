@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from mohge.config.schema import TrainConfig
-from mohge.errors import RunError
+from mohge.errors import NonFiniteError
 from mohge.training.checkpoint import find_damage, list_checkpoints
 from mohge.training.run_folder import RunFolder
 
 
 def non_finite(
     what: str, value: float, place: tuple[int, int], config: TrainConfig, run: RunFolder
-) -> RunError:
+) -> NonFiniteError:
     """The error of a loss or norm that is infinite or not a number: where, from what data, what to try.
 
     Args:
@@ -26,7 +26,7 @@ def non_finite(
     intact = (path for path in reversed(list_checkpoints(run.checkpoints_dir)) if not find_damage(path))
     saved = next(intact, None)
     last = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
-    return RunError(
+    return NonFiniteError(
         f"{what} became {value} in step {steps + 1} (micro-batch {first // sequences + 1}, training "
         f"sequences {first} to {first + sequences - 1}); {last}: try a lower optim.lr or trainer.clip, or "
         "trainer.precision=fp32"

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mohge.config.schema import TrainConfig
+from mohge.metrics import RankBalance
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.world import gather
 from mohge.training.run_folder import RunFolder
@@ -56,10 +57,13 @@ class RankLoad:
         if dist.get_rank() == 0:
             for step, load in enumerate(loads, start=last_step - len(loads) + 1):
                 run.append(run.rank_load_path, {"step": step, **load})
+        balance = RankBalance(len(loads[-1]["rows"]), sync_on_compute=False)
+        for rank, work in enumerate(zip(loads[-1]["rows"], loads[-1]["expert_flops"], strict=True)):
+            balance.update(rank, *work)
+        found = balance.compute()
         return {
-            f"ranks/{name}_max_over_mean": max(numbers) * len(numbers) / max(sum(numbers), 1)
-            for name in ("expert_flops", "rows")
-            for numbers in [loads[-1][name]]
+            "ranks/expert_flops_max_over_mean": float(found.expert_flops_max_over_mean),
+            "ranks/rows_max_over_mean": float(found.rows_max_over_mean),
         }
 
     def compare(self) -> list[dict[str, Any]]:

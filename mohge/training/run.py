@@ -41,7 +41,14 @@ log = logging.getLogger(__name__)
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank = ALONE) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    run: RunFolder,
+    overrides: list[str],
+    rank: Rank = ALONE,
+    *,
+    callbacks: list[Callback] | None = None,
+) -> dict[str, Any]:
     """Trains one model, from the start or from the newest intact checkpoint of the run's folder.
 
     Args:
@@ -49,6 +56,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank 
         run: its folder.
         overrides: the command line's, kept in the folder.
         rank: this process among those that train together and have met; rank 0 writes for all.
+        callbacks: to watch rank 0 instead of those that the configuration names.
 
     Returns:
         The final status.json.
@@ -65,7 +73,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank 
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # All that input can make fail comes before the first write into the folder.
     checkpoint = first(lambda: _find_checkpoint(config, run)) if config.resume else None
-    callbacks = _callbacks(config) if rank.is_first else []
+    watching = (_callbacks(config) if callbacks is None else callbacks) if rank.is_first else []
     data = build("data", config.data.target, config.data, config.seed)
     data.val_sequences = config.trainer.val_sequences
     data.read_part(rank.index, rank.world)
@@ -75,8 +83,9 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank 
     try:
         if rank.is_first:
             _begin(config, run, overrides, checkpoint, data.summary())
-            if loggers:
-                run.update_status(mlflow_run_id=getattr(loggers[0], "run_id", None))
+            for logger in loggers:
+                run.update_status(mlflow_run_id=getattr(logger, "run_id", None))
+                logger.log_hyperparams(as_dict(config))
         mesh = build_mesh(mesh_sizes(config), device.type) if rank.world > 1 else None
         barrier()
         wait_at_most(config.parallel.timeout)
@@ -96,7 +105,7 @@ def train(config: TrainConfig, run: RunFolder, overrides: list[str], rank: Rank 
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             logger=loggers,
-            callbacks=[*callbacks, *([RecordWriter()] if rank.is_first else []), Checkpoints()],
+            callbacks=[*watching, *([RecordWriter()] if rank.is_first else []), Checkpoints()],
             plugins=plugins if mesh is None else [*plugins, RankEnvironment(rank)],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -158,7 +167,7 @@ def _callbacks(config: TrainConfig) -> list[Callback]:
     settings = config.callbacks
     return [
         build(f"callbacks.{name}", item.target, item, config)
-        for name in ("routing", "throughput", "progress", "plots")
+        for name in ("routing", "throughput", "alarms", "progress", "plots")
         if (item := getattr(settings, name)) is not None
     ]
 

@@ -10,9 +10,12 @@ status.json          state, step, tokens, last and best metrics, checkpoints, ML
 metrics.jsonl        an object per logged step
 routing.jsonl        expert and group counts at each validation
 routing_steps.jsonl  expert counts of each logged step
+routing_layers.jsonl metrics of each layer at each logged step
+alarms.jsonl         warnings, with the step of each
 rank_load.jsonl      what each rank had to do in each step, if there are several
 checkpoints/         step_00000100/, …
 plots/               pictures
+tokens/              who goes where: one folder for each step that mohge-tokens or mohge-report looked at
 """
 
 from __future__ import annotations
@@ -57,6 +60,21 @@ class RunFolder:
     def routing_steps_path(self) -> Path:
         """routing_steps.jsonl"""
         return self.path / "routing_steps.jsonl"
+
+    @property
+    def routing_layers_path(self) -> Path:
+        """routing_layers.jsonl"""
+        return self.path / "routing_layers.jsonl"
+
+    @property
+    def alarms_path(self) -> Path:
+        """alarms.jsonl"""
+        return self.path / "alarms.jsonl"
+
+    @property
+    def tokens_dir(self) -> Path:
+        """tokens/"""
+        return self.path / "tokens"
 
     @property
     def rank_load_path(self) -> Path:
@@ -171,7 +189,14 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops records of later steps than `step`, which a resumed run will make again."""
-        for path in (self.metrics_path, self.routing_path, self.routing_steps_path, self.rank_load_path):
+        for path in (
+            self.metrics_path,
+            self.routing_path,
+            self.routing_steps_path,
+            self.routing_layers_path,
+            self.rank_load_path,
+            self.alarms_path,
+        ):
             if not path.exists():
                 continue
             kept = []

@@ -1,12 +1,10 @@
-"""MLflow with a real sqlite store, and CSV."""
+"""What MLflow is told of a run, in a real sqlite store, and CSV."""
 
 import csv
 import dataclasses
 import json
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 
@@ -15,12 +13,23 @@ import yaml
 from fabricated_runs import train_config, write_run
 from fake_training import FakeModule, FakeTrainer
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import OperationalError
 
 from callbacks import PlotsCallback
 from callbacks.tracking import csv_logger, mlflow_logger
+from mohge.config.load import as_dict
 from mohge.errors import UserError
 from mohge.training.run_folder import RunFolder
+
+ENVIRONMENT = {"versions": {"mohge": "0.1.0"}, "git": {"revision": "0123456789abcdef", "dirty": True}}
+DATA = {
+    "corpus": "text_files",
+    "folder": "/corpora/x",
+    "fingerprint": "f" * 64,
+    "licences": ["CC0-1.0"],
+    "train_tokens": 900,
+    "validation_tokens": 100,
+    "domains": {"prose": {"train": {"tokens": 900}, "validation": {"tokens": 100}}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +39,8 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def config(store):
-    return train_config(f"paths.output_dir={store}")
+def config(store, tmp_path):
+    return train_config(f"paths.output_dir={store}", f"paths.run_dir={tmp_path / 'run'}")
 
 
 @pytest.fixture
@@ -40,12 +49,36 @@ def client(config):
 
 
 def begin(config, run_id=None, **changes):
-    return mlflow_logger(dataclasses.replace(config.logger, **changes), config, run_id)
+    """A logger, in the state in which training gets it."""
+    config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, **changes))
+    logger = mlflow_logger(config.logger, config, run_id)
+    run = RunFolder(config.paths.run_dir)
+    run.write_config(as_dict(config))
+    run.write_json("overrides.json", ["arch=mohge", "seed=1234"])
+    run.write_json("environment.json", ENVIRONMENT)
+    run.write_json("data.json", DATA)
+    logger.log_hyperparams(as_dict(config))
+    return logger
+
+
+def record(config, **values):
+    """What training appends to metrics.jsonl before it logs."""
+    run = RunFolder(config.paths.run_dir)
+    run.append(run.metrics_path, {"tokens": 0, **values})
+
+
+def steps_of(client, logger, name="train/loss"):
+    return [point.step for point in client.get_metric_history(logger.run_id, name)]
+
+
+def read_artifact(client, logger, name):
+    with open(client.download_artifacts(logger.run_id, name)) as file:
+        return file.read()
 
 
 def test_a_run_has_its_configuration_metrics_and_name(config, client):
     logger = begin(config)
-    logger.log_metrics({"train/loss": 2.5, "val/bits_per_byte/code": 1.5}, step=10)
+    logger.log_metrics({"train/loss": 2.5, "val/bits_per_byte/code (C++)": 1.5}, step=10)
     logger.finalize("success")
     run = client.get_run(logger.run_id)
     assert run.info.status == "FINISHED"
@@ -53,31 +86,94 @@ def test_a_run_has_its_configuration_metrics_and_name(config, client):
     assert run.data.params["experts.widths"] == "[48, 80, 112, 144]"
     assert run.data.params["arch_name"] == "mohge"
     assert run.data.params["loss.group_weight"] == "1e-05"
-    assert run.data.metrics == {"train/loss": 2.5, "val/bits_per_byte/code": 1.5}
-    path = client.download_artifacts(logger.run_id, "config.yaml")
-    with open(path) as file:
-        assert yaml.safe_load(file)["experts"]["widths"] == [48, 80, 112, 144]
+    assert run.data.metrics == {"train/loss": 2.5, "val/bits_per_byte/code _C___": 1.5}
+    assert yaml.safe_load(read_artifact(client, logger, "config.yaml"))["experts"]["widths"][0] == 48
 
 
-def test_artifacts_are_beside_the_store_and_not_in_the_current_folder(
+def test_tags_and_note_tell_runs_apart(config, client):
+    logger = begin(config)
+    logger.set_tag("alarm.collapse", "step 120: " + "x" * 9000)
+    logger.finalize("success")
+    tags = client.get_run(logger.run_id).data.tags
+    expected = {
+        "arch": "mohge",
+        "model": "nano",
+        "router": "two_level",
+        "widths": "48,80,112,144",
+        "experts": "4x4",
+        "parallel": "single 1x1x1",
+        "ranks": "1",
+        "data": "python_stdlib",
+        "seed": "1234",
+        "git": "0123456789",
+        "git_dirty": "yes",
+        "mohge": "0.1.0",
+        "mlflow.source.name": "mohge-train",
+        "mlflow.source.git.commit": "0123456789abcdef",
+    }
+    assert {name: tags[name] for name in expected} == expected
+    assert tags["alarm.collapse"].startswith("step 120: xxx")
+    note = tags["mlflow.note.content"]
+    assert "4 experts of each width (48, 80, 112, 144)" in note
+    assert f"`mohge-report runs={config.paths.run_dir}`" in note
+    assert "`arch=mohge seed=1234`" in note
+    found = client.search_runs(
+        [logger_experiment(client)], "tags.widths = '48,80,112,144' and tags.git = '0123456789'"
+    )
+    assert logger.run_id in {run.info.run_id for run in found}
+
+
+def logger_experiment(client):
+    return client.get_experiment_by_name("mohge").experiment_id
+
+
+def test_the_corpus_is_an_input_once_however_often_a_run_is_continued(config, client):
+    logger = begin(config)
+    logger.finalize("failed")
+    begin(config, run_id=logger.run_id).finalize("success")
+    inputs = client.get_run(logger.run_id).inputs.dataset_inputs
+    seen = {
+        item.dataset.name: (item.dataset.digest, json.loads(item.dataset.profile), item) for item in inputs
+    }
+    assert len(inputs) == len(seen) == 2
+    for name, context, tokens in (("text_files", "train", 900), ("text_files held out", "validation", 100)):
+        digest, profile, item = seen[name]
+        assert digest == "f" * 36
+        assert (profile["tokens"], profile["licences"]) == (tokens, ["CC0-1.0"])
+        assert [(tag.key, tag.value) for tag in item.tags] == [("mlflow.data.context", context)]
+
+
+def test_artifacts_hold_the_files_of_the_run_and_are_beside_the_store(
     config, client, store, monkeypatch, tmp_path
 ):
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     logger = begin(config)
+    record(config, step=1, **{"train/loss": 3.0})
+    (tmp_path / "run" / "routing.jsonl").write_text("{}\n")
+    (tmp_path / "table.csv").write_text("a,b\n")
+    logger.log_file(tmp_path / "table.csv", "tables")
+    logger.finalize("success")
     assert client.get_run(logger.run_id).info.artifact_uri.startswith(store.as_uri())
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
+    facts = {"config.yaml", "overrides.json", "environment.json", "data.json"}
+    names = {item.path for item in client.list_artifacts(logger.run_id)}
+    assert names == facts | {"metrics.jsonl", "routing.jsonl", "tables"}
+    assert read_artifact(client, logger, "tables/table.csv") == "a,b\n"
+    assert json.loads(read_artifact(client, logger, "metrics.jsonl"))["train/loss"] == 3.0
 
 
 def test_long_values_are_cut_as_parameters_and_whole_as_artifact(config, client):
     widths = tuple(range(8, 8 * 120, 8))
     long = dataclasses.replace(config, experts=dataclasses.replace(config.experts, widths=widths))
     logger = begin(long)
+    logger.finalize("success")
     value = client.get_run(logger.run_id).data.params["experts.widths"]
     assert len(json.dumps(widths)) > 250
     assert len(value) == 250
     assert value.endswith("…")
-    with open(client.download_artifacts(logger.run_id, "config.yaml")) as file:
-        assert yaml.safe_load(file)["experts"]["widths"] == list(widths)
+    assert yaml.safe_load(read_artifact(client, logger, "config.yaml"))["experts"]["widths"] == list(widths)
 
 
 def test_a_run_is_continued_with_the_parameters_that_it_began_with(config, client):
@@ -94,22 +190,51 @@ def test_a_run_is_continued_with_the_parameters_that_it_began_with(config, clien
     second.finalize("success")
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [10, 20]
+    assert steps_of(client, first) == [10, 20]
     assert run.data.params["trainer.max_steps"] == "null"
-    with open(client.download_artifacts(first.run_id, "config.yaml")) as file:
-        assert yaml.safe_load(file)["trainer"]["max_steps"] == 77
+    assert yaml.safe_load(read_artifact(client, first, "config.yaml"))["trainer"]["max_steps"] == 77
+
+
+def test_a_killed_run_has_each_step_once_after_it_was_continued(config, client):
+    """Killed at step 60 with a checkpoint at 40; MLflow was told of 50 steps before, or of 20."""
+    for told in (50, 20):
+        killed = begin(config)
+        for step in range(10, told + 1, 10):
+            killed.log_metrics({"train/loss": float(step)}, step=step)
+        killed.finalize("failed")  # all that reached MLflow
+        run = RunFolder(config.paths.run_dir)
+        run.metrics_path.unlink(missing_ok=True)
+        for step in range(10, 41, 10):  # as `forget_after` leaves it
+            record(config, step=step, **{"train/loss": float(step)})
+        continued = begin(config, run_id=killed.run_id)
+        for step in range(50, 81, 10):
+            continued.log_metrics({"train/loss": float(step)}, step=step)
+        continued.finalize("success")
+        points = client.get_metric_history(killed.run_id, "train/loss")
+        assert sorted((point.step, point.value) for point in points) == [
+            (step, float(step)) for step in range(10, 81, 10)
+        ]
+
+
+def test_a_later_end_corrects_an_earlier_one(config, client):
+    logger = begin(config)
+    logger.finalize("failed")  # by Lightning, for whatever exception
+    logger.finalize("KILLED")
+    assert client.get_run(logger.run_id).info.status == "KILLED"
 
 
 def test_pictures_become_artifacts(config, client, tmp_path):
     logger = begin(config)
-    run = RunFolder(write_run(tmp_path / "run"))
+    run = RunFolder(write_run(tmp_path / "drawn"))
     callback = PlotsCallback(config.callbacks.plots, config)
     callback.on_fit_end(FakeTrainer(loggers=[logger]), FakeModule(run=run))
+    logger.finalize("success")
     assert len(client.list_artifacts(logger.run_id, "plots")) == 3
 
 
 def test_names_of_run_and_experiment_can_be_chosen(config, client):
     logger = begin(config, experiment="ablation", run_name="mine")
+    logger.finalize("success")
     run = client.get_run(logger.run_id)
     assert run.info.run_name == "mine"
     assert client.get_experiment(run.info.experiment_id).name == "ablation"
@@ -122,10 +247,11 @@ def test_a_run_that_the_store_does_not_hold_is_refused(config):
 
 def test_a_deleted_run_or_experiment_is_refused(config, client):
     logger = begin(config, experiment="gone")
+    logger.finalize("success")
     client.delete_run(logger.run_id)
     with pytest.raises(UserError, match="was deleted"):
         begin(config, run_id=logger.run_id)
-    client.delete_experiment(logger.experiment_id)
+    client.delete_experiment(client.get_experiment_by_name("gone").experiment_id)
     with pytest.raises(UserError, match=r"logger\.experiment=gone was deleted"):
         begin(config, experiment="gone")
 
@@ -154,67 +280,27 @@ def test_a_store_that_cannot_be_used_is_told_at_once(config, tmp_path, uri):
     assert time.monotonic() - started < 10
 
 
-def test_a_locked_store_is_waited_for(config, client, store):
+def test_a_locked_store_is_waited_for_at_the_end_and_not_before(config, client, store):
     logger = begin(config)
+    logger.finalize("success")
     lock = sqlite3.connect(store / "mlflow.db", check_same_thread=False, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
+    started = time.monotonic()
+    logger.log_metrics({"train/loss": 1.0}, step=1)
+    assert time.monotonic() - started < 0.1
     release = threading.Timer(1.0, lambda: lock.execute("COMMIT"))
     release.start()
-    logger.log_metrics({"train/loss": 1.0}, step=1)
+    logger.finalize("success")
     release.join()
     lock.close()
     assert client.get_run(logger.run_id).data.metrics == {"train/loss": 1.0}
-
-
-def test_a_store_that_stays_locked_is_tried_again(config, client, monkeypatch):
-    monkeypatch.setattr("callbacks.tracking._LOCK_WAITS", (0, 0))
-    logger = begin(config)
-    log_batch, attempts = logger.experiment.log_batch, []
-
-    def locked_twice(**arguments):
-        attempts.append(arguments)
-        if len(attempts) < 3:
-            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
-        log_batch(**arguments)
-
-    monkeypatch.setattr(logger.experiment, "log_batch", locked_twice)
-    logger.log_metrics({"train/loss": 4.0}, step=1)
-    assert len(attempts) == 3
-    assert client.get_run(logger.run_id).data.metrics == {"train/loss": 4.0}
-
-
-def test_a_store_that_fails_later_does_not_end_the_run(config, monkeypatch):
-    logger = begin(config)
-
-    def refuse(**arguments):
-        raise OSError("the server has gone")
-
-    monkeypatch.setattr(logger.experiment, "log_batch", refuse)
-    with pytest.warns(UserWarning, match=r"metrics of step 7: the server has gone; metrics\.jsonl has all"):
-        logger.log_metrics({"train/loss": 1.0}, step=7)
-
-
-@pytest.mark.slow
-def test_runs_that_start_at_once_share_a_new_store(tmp_path):
-    """Without a lock, processes that make MLflow's tables together leave a store that none can use."""
-    program = (
-        "from fabricated_runs import train_config\n"
-        "from callbacks.tracking import mlflow_logger\n"
-        f"config = train_config('paths.output_dir={tmp_path}')\n"
-        "mlflow_logger(config.logger, config, None).log_metrics({'a': 1.0}, step=1)\n"
-    )
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
-    runs = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
-    assert [run.wait(timeout=200) for run in runs] == [0, 0, 0]
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("mohge")
-    assert len(client.search_runs([experiment.experiment_id])) == 3
 
 
 def test_csv_keeps_each_start_of_a_run(tmp_path):
     config = train_config("logger=csv", f"paths.run_dir={tmp_path}")
     for start in (0, 1):
         logger = csv_logger(config.logger, config, None)
+        logger.log_hyperparams(as_dict(config))
         logger.log_metrics({"train/loss": 3.0}, step=10 * start)
         logger.log_metrics({"train/loss": 2.0, "val/loss": 2.5}, step=10 * start + 5)
         logger.finalize("success")

@@ -46,7 +46,7 @@ def test_the_table_shows_what_a_person_asks(tmp_path: Path):
 
 
 MISTAKES = [
-    ("bench=speed", ["bench=speed is not a choice", "experts, growth, parallel, profile, step"]),
+    ("bench=speed", ["bench=speed is not a choice", "callbacks, experts, growth, parallel, profile, step"]),
     ("bench.rouds=3", ["unknown key bench.rouds", "did you mean bench.rounds?"]),
     ("bench.rounds=-1", ["bench.rounds=-1", "greater than 0"]),
     ("bench.rounds=true", ["bench.rounds=true", "a number"]),

@@ -14,6 +14,7 @@ from mohge.config.export_schema import ExportConfig
 from mohge.config.load import group_choices, typed
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.schema import ResultConfig, TrainConfig
+from mohge.config.tokens_schema import TokensConfig
 
 SCHEMAS = {
     "mohge-train": TrainConfig,
@@ -21,6 +22,7 @@ SCHEMAS = {
     "mohge-prepare": ResultConfig,
     "mohge-bench": BenchConfig,
     "mohge-export": ExportConfig,
+    "mohge-tokens": TokensConfig,
 }
 
 

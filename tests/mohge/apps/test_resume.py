@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 STEPS = 100
 RUN = (f"trainer.max_steps={STEPS}", "trainer.val_every=7", "trainer.checkpoint_every=5")
 
+ROUTING = "callbacks.routing={_target_:callbacks.RoutingCallback,tier:detailed,picture_every:1000}"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -77,9 +79,9 @@ def checkpoints(run: Path) -> list[Path]:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_killed_at_ten_random_steps_repeats_the_uninterrupted_one_bit_for_bit(folder, accumulate):
     whole, killed = folder / f"whole_{accumulate}", folder / f"killed_{accumulate}"
-    extra = f"trainer.accumulate={accumulate}"
-    assert run_forked("mohge-train", settings(extra, f"paths.run_dir={whole.name}"), folder).status == 0
-    arguments = settings(extra, f"paths.run_dir={killed.name}")
+    extra = (f"trainer.accumulate={accumulate}", ROUTING)
+    assert run_forked("mohge-train", settings(*extra, f"paths.run_dir={whole.name}"), folder).status == 0
+    arguments = settings(*extra, f"paths.run_dir={killed.name}")
     for step in sorted(random.Random(accumulate).sample(range(1, STEPS - 5), 10)):
         command = Forked("mohge-train", arguments, folder)
         interrupt(command, killed, step, signal.SIGKILL)
@@ -90,6 +92,9 @@ def test_a_run_killed_at_ten_random_steps_repeats_the_uninterrupted_one_bit_for_
     records = read_metrics(killed)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     assert records == read_metrics(whole)
+    assert sum("val/routing/churn" in record for record in records) == STEPS // 7, "all but the first look"
+    for name in ("routing.jsonl", "routing_steps.jsonl", "routing_layers.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert [record["step"] for record in records if "val/loss" in record] == [*range(7, STEPS, 7), STEPS]
     assert status(killed)["state"] == "finished"
     first, second = (

@@ -104,7 +104,7 @@ class Loop:
             module._rank_load.add(module.step_counts.expert_LE, module.step_counts.tokens)
         module.step_counts.add_over_ranks()
         module.step_counts.check()
-        return module._means()
+        return module._means() | module._auxiliary_means()
 
 
 def five_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> dict[str, Any]:

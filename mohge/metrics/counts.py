@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from mohge.parallel.world import add_over_ranks
 
@@ -65,53 +64,17 @@ class RoutingCounts:
             add_over_ranks(counts)
         self.tokens, self.rows = numbers.tolist()
 
-    def check(self) -> None:
+    def check(self, group_top_k: int | None = None) -> None:
         """Assert that every token is accounted for in each layer: its rows sum to tokens * K.
 
         Waits for the device: call it where metrics are recorded, not in every step.
+
+        Args:
+            group_top_k: groups that a two-level router selects for each token; None if their number is free.
         """
         rows_L = self.expert_LE.sum(dim=1).tolist()
         assert all(rows == self.rows for rows in rows_L), f"{self.rows} rows per layer, counted {rows_L}"
         assert bool((self.group_LG <= self.tokens).all()), "more tokens in a group than there are"
-
-    def group_rows(self) -> Tensor:
-        """Rows that each width group computed in each layer; int64 (L, G)."""
-        layers, groups = self.group_LG.shape
-        per_group = self.expert_LE.shape[1] // groups if groups else 0
-        return self.expert_LE.view(layers, groups, per_group).sum(dim=2)
-
-    def rows_share(self) -> Tensor:
-        """Share of all rows, over layers, that each width group computed; float64 (G), sums to 1.
-
-        NaN before anything was counted.
-        """
-        rows_G = self.group_rows().sum(dim=0).double()
-        return rows_G / rows_G.sum()
-
-    def active_routed_parameters(self, widths: Sequence[int], d_model: int) -> float:
-        """Routed parameters that one token passed through, on average, summed over layers.
-
-        An expert of group g is a SwiGLU of 3 * D * W_g parameters. NaN before anything was counted.
-
-        Args:
-            widths: hidden width W_g of each group's experts, of length G.
-            d_model: width D of the residual stream.
-        """
-        if self.tokens == 0:
-            return float("nan")
-        rows_G = self.group_rows().sum(dim=0).tolist()
-        columns = sum(rows * width for rows, width in zip(rows_G, widths, strict=True))
-        return 3 * d_model * columns / self.tokens
-
-    def max_violation(self) -> float:
-        """Largest load of an expert over the mean load, minus 1, in the worst layer (MaxVio, arXiv
-        2408.15664): 0 when all are equal, E/K - 1 when every token takes the same K experts.
-
-        NaN before anything was counted.
-        """
-        load_LE = self.expert_LE.double()
-        return float((load_LE.amax(dim=1) / load_LE.mean(dim=1) - 1).amax())
-
-    def dead_experts(self) -> int:
-        """Experts, over all layers, that no token chose."""
-        return int((self.expert_LE == 0).sum())
+        if group_top_k is not None:
+            chosen, chosen_L = self.tokens * group_top_k, self.group_LG.sum(dim=1).tolist()
+            assert all(number == chosen for number in chosen_L), f"{chosen} groups, counted {chosen_L}"
