@@ -12,7 +12,7 @@ import pytest
 from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
-from mohge.apps import bench, export, plan, prepare, tokens, train
+from mohge.apps import bench, export, plan, prepare, report, tokens, train
 from mohge.bench.checks import check_bench
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.load import typed
@@ -28,6 +28,7 @@ MAINS = {
     "mohge-bench": bench.main,
     "mohge-export": export.main,
     "mohge-tokens": tokens.main,
+    "mohge-report": report.main,
 }
 SHORT = [
     "trainer.max_steps=2",
@@ -89,7 +90,7 @@ def test_documents_show_the_promised_commands():
 @pytest.mark.parametrize("command", documented_commands())
 def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
-    if any(a.startswith(("resume=", "replay=", "checkpoint=")) for a in arguments):
+    if any(a.startswith(("resume=", "replay=", "checkpoint=", "runs=")) for a in arguments):
         pytest.skip("needs a run: tested in test_resume, test_replay, test_export and test_tokens")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
     if any(argument.startswith(DOWNLOADS) for argument in arguments):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from callbacks.tracking.facts import NOTE, common_tags, read_json, tag_value
+from callbacks.tracking.facts import NOTE, PARENT, common_tags, read_json, tag_value
 from callbacks.tracking.store import store_uri, with_store
 from mohge.config.schema import LoggerConfig, TrainConfig
 from mohge.errors import UserError, first_line
@@ -16,7 +16,10 @@ from mohge.files import locked, write_json_atomically
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+COLOUR = "mlflow.runColor"
+
 _FILE = "mlflow.json"
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _RESULTS = ("comparison.json", "config.yaml", "overrides.json", "*.png")
 
 
@@ -43,12 +46,17 @@ def parent_run(client: MlflowClient, experiment: str, folder: Path, output_dir: 
         return run_id
 
 
+def next_colour(client: MlflowClient, experiment: str, parent: str) -> str:
+    """A colour for the curves of a group's next run: Okabe and Ito's, which all readers can tell apart."""
+    siblings = client.search_runs([experiment], _children_of(parent))
+    return _OKABE_ITO[len(siblings) % len(_OKABE_ITO)]
+
+
 def settle_parent(client: MlflowClient, run_id: str) -> None:
     """Gives a parent the status of its runs together: running while one is, failed or killed if one is."""
     run = client.get_run(run_id)
-    children = f"tags.`mlflow.parentRunId` = '{run_id}'"
     open_or_bad = client.search_runs(
-        [run.info.experiment_id], f"{children} and attributes.status != 'FINISHED'"
+        [run.info.experiment_id], f"{_children_of(run_id)} and attributes.status != 'FINISHED'"
     )
     states = {child.info.status for child in open_or_bad}
     status = next((state for state in ("RUNNING", "FAILED", "KILLED") if state in states), "FINISHED")
@@ -100,6 +108,10 @@ def is_active(client: MlflowClient, run_id: str) -> bool:
             raise
         return False
     return bool(run.info.lifecycle_stage == "active")
+
+
+def _children_of(run_id: str) -> str:
+    return f"tags.`{PARENT}` = '{run_id}'"
 
 
 def _known(client: MlflowClient, folder: Path) -> str | None:

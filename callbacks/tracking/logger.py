@@ -24,7 +24,7 @@ from callbacks.tracking.facts import (
     run_note,
     tag_value,
 )
-from callbacks.tracking.group import is_active, parent_run, settle_parent
+from callbacks.tracking.group import COLOUR, is_active, next_colour, parent_run, settle_parent
 from callbacks.tracking.store import experiment_id, store_uri, with_store
 from callbacks.tracking.writer import Writer, whole_steps
 from mohge.config.run_names import run_name
@@ -111,8 +111,8 @@ class TrackingLogger(Logger):
                 self.log_file(self._run.path / name)
         self._writer.add_call("tags and datasets", self._write_facts)
         if self._run.metrics_path.exists():
-            now = _now()
-            self._writer.add_call("earlier metrics", lambda: self._write_earlier_metrics(now))
+            now, size = _now(), self._run.metrics_path.stat().st_size  # later lines are told by training
+            self._writer.add_call("earlier metrics", lambda: self._write_earlier_metrics(size, now))
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Log a file, which must stay until the run ends, as an artifact in `folder`."""
@@ -165,8 +165,9 @@ class TrackingLogger(Logger):
         if (folder / "data.json").exists():
             self._client.log_inputs(self._run_id, datasets=dataset_inputs(read_json(folder / "data.json")))
 
-    def _write_earlier_metrics(self, now: int) -> None:
-        lines = self._run.metrics_path.read_text(encoding="utf-8").splitlines()
+    def _write_earlier_metrics(self, size: int, now: int) -> None:
+        with self._run.metrics_path.open("rb") as file:
+            lines = file.read(size).splitlines()
         steps = []
         for record in map(json.loads, lines):
             step = record.pop("step")
@@ -202,7 +203,8 @@ def mlflow_logger(cfg: LoggerConfig, train: TrainConfig, run_id: str | None) -> 
         experiment = experiment_id(client, uri, cfg.experiment)
         tags = {**common_tags(), **config_tags(train)}
         if cfg.group is not None:
-            tags[PARENT] = parent_run(client, experiment, Path(cfg.group), Path(train.paths.output_dir))
+            parent = parent_run(client, experiment, Path(cfg.group), Path(train.paths.output_dir))
+            tags |= {PARENT: parent, COLOUR: next_colour(client, experiment, parent)}
         tags = {name: tag_value(value) for name, value in tags.items()}
         run = client.create_run(experiment, run_name=run_name(train), tags=tags)
         return TrackingLogger(client, run.info.run_id, train, parent=tags.get(PARENT))

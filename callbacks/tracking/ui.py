@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlencode
 
 _HOST = "127.0.0.1"
@@ -14,7 +15,7 @@ _VIEW = urlencode(
     {
         "workflowType": "machine_learning",
         "compareRunsMode": "CHART",
-        "orderByKey": "metrics.`val/bits_per_byte`",  # any order but by date shows children without parents
+        "orderByKey": "metrics.`val/bits_per_byte`",  # by date, children would be folded away
         "orderByAsc": "true",
     }
 )
@@ -47,9 +48,7 @@ def main() -> None:
         try:
             free.bind((_HOST, port))
         except OSError:
-            sys.exit(
-                f"error: port {port} of this machine is in use: give another with make ui PORT={port + 1}"
-            )
+            _refuse(f"port {port} of this machine is in use: give another with make ui PORT={port + 1}")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
@@ -61,6 +60,11 @@ def main() -> None:
     sys.stdout.flush()
     command = server_command(store, port)
     os.execv(command[0], command)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

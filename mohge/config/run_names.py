@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from mohge.config.schema import TrainConfig
 
-_IN_NAME = ("model", "arch", "seed", "experiment")  # keys that the default name or the group tells already
-_NOT_ABOUT = ("paths", "logger", "callbacks", "resume")  # groups that do not change what is trained
+_IN_NAME = ("model", "arch", "seed", "logger.run_name")  # keys that the default name tells already
 _LONGEST = 100  # characters
 
 
@@ -26,14 +27,21 @@ def as_arm(config: TrainConfig, name: str, folder: Path) -> TrainConfig:
 
 
 def as_job(config: TrainConfig, overrides: Sequence[str], folder: Path) -> TrainConfig:
-    """A run as one of a multirun's, in the group of its folder, with its overrides in its name."""
-    telling = [item for item in overrides if _tells(item.lstrip("+~").partition("=")[0])]
+    """A run as one of a multirun's, in the group of its folder, named by what tells it from the others.
+
+    Args:
+        config: of the job.
+        overrides: of the job.
+        folder: of the multirun, in which Hydra keeps the command line's overrides.
+    """
+    kept = folder / "multirun.yaml"
+    shared: list[str] = []
+    if kept.exists():
+        shared = yaml.safe_load(kept.read_text(encoding="utf-8"))["hydra"]["overrides"]["task"]
+    varied = [item for item in overrides if item not in shared]
+    telling = [item for item in varied if item.lstrip("+~").partition("=")[0] not in _IN_NAME]
     name = " ".join([run_name(config), *telling])
     return _in_group(config, name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…", folder)
-
-
-def _tells(key: str) -> bool:
-    return key not in _IN_NAME and key.partition(".")[0] not in _NOT_ABOUT
 
 
 def _in_group(config: TrainConfig, name: str, folder: Path) -> TrainConfig:

@@ -285,7 +285,7 @@ class CallbacksConfig:
     throughput: CallbackConfig | None = None
     """Tokens per second, FLOP/s, parts of a step's time, memory."""
     alarms: CallbackConfig | None = None
-    """Warnings with a remedy: collapse, idle experts, loss spikes, non-finite values, stalls, uneven ranks."""
+    """Warnings with a remedy: collapse, idle experts, loss spikes, non-finite values, stalls, imbalance."""
     progress: CallbackConfig | None = None
     """The progress bar."""
     plots: CallbackConfig | None = None

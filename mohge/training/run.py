@@ -121,11 +121,15 @@ def train(
         raise
     except SIGTERMException as error:
         note(state="interrupted")
+        for logger in loggers:
+            logger.finalize("KILLED")
         raise Interrupted("SIGTERM received before training began", signal.SIGTERM) from error
     except BaseException as error:
-        with contextlib.suppress(UserError):  # a full disk refuses this too: the first failure is the news
+        with contextlib.suppress(UserError, OSError):  # a full disk refuses this too: the first is the news
             if run.exists:
                 note(state="failed", error=first_line(error))
+            for logger in loggers:  # Lightning does it only for what fails in its own hands
+                logger.finalize("failed")
         raise
     note(state="finished")
     return run.read_status()

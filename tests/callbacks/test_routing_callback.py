@@ -8,8 +8,8 @@ from fake_training import FakeModule, FakeTrainer, train_steps
 from callbacks import RoutingCallback
 from callbacks.tracking import TrackingLogger
 from mohge.budget import budget
-from mohge.moe.routers import top_k_route, two_level_route
 from mohge.metrics.counts import RoutingCounts
+from mohge.moe.routers import top_k_route, two_level_route
 from mohge.training.run_folder import RunFolder
 from mohge.training.validation_routing import ValidationRouting
 

@@ -13,6 +13,8 @@ from mohge.config.run_names import as_arm, as_job
 from mohge.files import write_json_atomically
 
 PARENT = "mlflow.parentRunId"
+# What takes seconds to import is imported once, in the process that the others are forked from.
+PRELOAD = ["callbacks.tracking", "mlflow.store.tracking.sqlalchemy_store", "fabricated_runs"]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,8 @@ def test_arms_have_one_parent_named_after_their_folder_which_ends_as_they_do(sto
     assert parent.info.run_id == parent_of(client, second).info.run_id
     assert parent.info.run_name == f"quickstart/{folder.name}"
     assert client.get_run(second.run_id).info.run_name == "nano-moe-seed1234"
+    colours = [client.get_run(run.run_id).data.tags["mlflow.runColor"] for run in (first, second)]
+    assert colours == ["#0072B2", "#D55E00"]
     assert f"mohge-report runs={folder}" in parent.data.tags["mlflow.note.content"]
 
     def state():
@@ -129,16 +133,19 @@ def test_results_that_a_store_does_not_take_are_a_warning(store, folder):
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        (["seed=7", "arch=moe", "optim.lr=1e-3", "paths.output_dir=/x"], "nano-moe-seed7 optim.lr=1e-3"),
+        (["seed=7", "arch=moe", "optim.lr=1e-3", "trainer.clip=2"], "nano-moe-seed7 optim.lr=1e-3"),
         (["seed=7", "logger.run_name=mine"], "mine"),
         (["+data.path=" + "x" * 200], "nano-mohge-seed1234 +data.path=" + "x" * 68 + "…"),
     ],
 )
-def test_jobs_of_a_multirun_are_named_by_what_may_differ(tmp_path, overrides, name):
+def test_jobs_of_a_multirun_are_named_by_what_differs(tmp_path, overrides, name):
     known = [item for item in overrides if not item.startswith("+")]
-    job = as_job(train_config(*known), overrides, tmp_path / "multirun")
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra: {overrides: {task: ['seed=7,8', trainer.clip=2, logger.run_name=mine]}}"
+    )
+    job = as_job(train_config(*known), overrides, tmp_path)
     assert job.logger.run_name == name
-    assert job.logger.group == str(tmp_path / "multirun")
+    assert job.logger.group == str(tmp_path)
 
 
 def _begin_at_once(store, folder, name, barrier):
@@ -151,7 +158,7 @@ def _begin_at_once(store, folder, name, barrier):
 def test_jobs_that_start_at_the_same_time_make_one_parent(tmp_path):
     """In a new store, too: without a lock, processes that make its tables together leave it broken."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["callbacks.tracking", "mlflow.tracking", "fabricated_runs"])
+    context.set_forkserver_preload(PRELOAD)
     folder = tmp_path / "multirun"
     folder.mkdir()
     barrier = context.Barrier(4)

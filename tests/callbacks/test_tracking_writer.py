@@ -1,6 +1,9 @@
 """The writer's promises, with an MLflow that is made up: it waits, refuses, or is away."""
 
+import errno
 import itertools
+import socket
+import sqlite3
 import threading
 import time
 import warnings
@@ -9,8 +12,11 @@ import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import OperationalError
 
 from callbacks.tracking import writer as writer_module
+from callbacks.tracking.store import may_pass
 from callbacks.tracking.writer import Writer, whole_steps
 
 
@@ -94,9 +100,9 @@ def test_logging_does_not_wait_for_a_store_that_hangs():
 def test_a_store_that_was_away_gets_all_when_it_is_back_and_the_user_one_warning():
     sink = Sink(*[ConnectionError("connection refused")] * 4)
     writer = Writer(sink)
+    writer.add_metrics(step(1))
+    writer.add_metrics(step(2))
     with pytest.warns(UserWarning, match="connection refused") as told:
-        writer.add_metrics(step(1))
-        writer.add_metrics(step(2))
         writer.drain()
     assert sink.taken == expected(1, 2)
     assert [str(item.message) for item in told] == [
@@ -109,16 +115,21 @@ def test_what_is_refused_for_good_is_told_once_and_holds_up_nothing():
     sink = Sink(refusal)
     done = []
     writer = Writer(sink)
-    with pytest.warns(UserWarning, match=r"metrics: no such thing; metrics\.jsonl has all") as told:
-        writer.add_metrics(step(1))
-        writer.add_call("plots", lambda: (_ for _ in ()).throw(FileNotFoundError("plots is missing")))
-        writer.add_call("tag", lambda: done.append("tag"))
+    writer.add_metrics(step(1))
+    writer.add_call("plots", lambda: open("/no/such/plots").close())
+    writer.add_call("tag", lambda: done.append("tag"))
+    with pytest.warns(UserWarning, match="did not take") as told:
         writer.drain()
-        writer.add_metrics(step(2))
+    writer.add_metrics(step(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         writer.drain()
     assert done == ["tag"]
     assert sink.taken == expected(2)
-    assert len(told) == 2
+    assert [str(item.message).partition(":")[0] for item in told] == [
+        "MLflow did not take metrics",
+        "MLflow did not take plots",
+    ]
 
 
 def test_an_end_that_nothing_takes_is_given_up_with_a_count(monkeypatch):
@@ -181,3 +192,18 @@ def test_it_can_be_drained_when_empty_and_again():
         writer.drain()
     assert sink.taken == expected(1)
     assert not [thread for thread in threading.enumerate() if thread.name == "mlflow-writer"]
+
+
+def test_a_server_that_is_away_may_come_back_and_a_wrong_request_stays_wrong(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        client = MlflowClient(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(MlflowException) as away:
+            client.get_run("0" * 32)
+    assert may_pass(away.value)
+    assert may_pass(OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked")))
+    assert may_pass(OSError(errno.ENOSPC, "no space left on device"))
+    assert not may_pass(MlflowException("no such thing", error_code=INVALID_PARAMETER_VALUE))
+    assert not may_pass(FileNotFoundError("plots"))
+    assert not may_pass(TypeError("a mistake of ours"))

@@ -13,6 +13,7 @@ from mohge.config.bench_schema import BenchConfig
 from mohge.config.export_schema import ExportConfig
 from mohge.config.load import group_choices, typed
 from mohge.config.plan_schema import PlanConfig
+from mohge.config.report_schema import ReportConfig
 from mohge.config.schema import ResultConfig, TrainConfig
 from mohge.config.tokens_schema import TokensConfig
 
@@ -23,6 +24,7 @@ SCHEMAS = {
     "mohge-bench": BenchConfig,
     "mohge-export": ExportConfig,
     "mohge-tokens": TokensConfig,
+    "mohge-report": ReportConfig,
 }
 
 

@@ -87,6 +87,19 @@ def test_by_itself(folder):
     assert_same_records(folder, assert_is_one_run(folder, finished))
 
 
+def test_copies_that_train_together_are_one_mlflow_run(folder):
+    finished = run_forked("mohge-train", settings("parallel=ddp", "trainer.devices=2", *WATCHED), folder)
+    assert finished.status == 0, finished.stdout + finished.stderr
+    with sqlite3.connect(folder / "outputs" / "mlflow.db") as store:
+        ((run_id, status),) = store.execute("select run_uuid, status from runs").fetchall()
+        tags = dict(store.execute("select key, value from tags").fetchall())
+        logged = store.execute("select step from metrics where key = 'train/loss' order by step").fetchall()
+    (run,) = (folder / "outputs" / "nano-mohge").iterdir()
+    assert (RunFolder(run).read_status()["mlflow_run_id"], "FINISHED") == (run_id, status)
+    assert (tags["ranks"], tags["parallel"]) == ("2", "ddp 2x1x1")
+    assert [step for (step,) in logged] == list(range(1, 13))
+
+
 def test_by_torchrun(folder):
     run = assert_is_one_run(folder, torchrun(folder, *settings("parallel=ep", *WATCHED)))
     assert_same_records(folder, run)

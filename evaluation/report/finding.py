@@ -1,0 +1,65 @@
+"""Which runs a user means: a run's folder, a comparison's, or any folder above runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mohge.errors import UserError
+from mohge.training.run_folder import CONFIG, STATUS, RunFolder
+
+_REMEDY = "give the folder of a run of mohge-train, or one above it"
+
+
+def find_runs(given: Sequence[str]) -> dict[str, Path]:
+    """All runs in the folders and below them, by a name that tells them apart, in the order given.
+
+    A name is what a run's path does not share with the others: `mohge` and `moe` of a comparison,
+    `nano-mohge/2026-01-31_12-00-00` of a folder of runs.
+
+    Args:
+        given: paths as the user wrote them; ~ is the home folder.
+
+    Raises:
+        UserError: a folder does not exist, or holds no run.
+    """
+    found: list[Path] = []
+    for name in given:
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"runs={name} is no folder: {_REMEDY}")
+        below = [path for path in _below(folder.resolve()) if path not in found]
+        if not below and not any(path.is_relative_to(folder.resolve()) for path in found):
+            raise UserError(f"runs={name} holds no run: {_REMEDY}")
+        found += below
+    if not found:
+        raise UserError(f"runs=[] names no folder: {_REMEDY}")
+    return dict(zip(_names(found), found, strict=True))
+
+
+def _below(folder: Path) -> list[Path]:
+    """Run folders, sorted; a comparison's folder is no run, those of its arms are."""
+    runs = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # MLflow keeps copies of configurations among its artifacts, without a status.
+        is_run = CONFIG in files and (STATUS in files or Path(path) == folder)
+        if is_run and not _is_comparison(Path(path)):
+            runs.append(Path(path))
+            folders.clear()
+    return runs
+
+
+def _is_comparison(folder: Path) -> bool:
+    try:
+        return bool(RunFolder(folder).read_config().get("comparison"))
+    except UserError:
+        return False  # a damaged run: whoever reads it says so
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    if len(paths) == 1:
+        return ["/".join(paths[0].parts[-2:])]
+    shared = Path(os.path.commonpath(paths))
+    return [str(path.relative_to(shared)) for path in paths]
