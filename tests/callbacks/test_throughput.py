@@ -90,6 +90,22 @@ def test_flops_are_those_measured_and_the_peak_is_that_of_all_ranks(callback, co
     assert module.record["speed/peak_share"] == pytest.approx(0.15 / ranks)
 
 
+def test_a_peak_that_a_run_beats_is_measured_again(callback, now, monkeypatch):
+    """The first is of a busy machine; one that stays too low is believed in the end."""
+    peaks = iter([1e8, 2e8, 1e9])
+    monkeypatch.setattr("callbacks.throughput.matmul_peak", lambda dtypes, device: next(peaks, 1e9))
+    trainer, module = Trainer(), Module(tokens_per_step=600)
+    callback.on_train_start(trainer, module)
+    module.record = {"routing/flops_per_token": 1e6}
+    shares = []
+    now[0] += 2
+    for _ in train_steps(callback, trainer, module, 4, log_every=1):
+        shares.append(module.record["speed/peak_share"])
+        now[0] += 2  # 300 tokens a second, 3e8 operations
+    assert shares == pytest.approx([1.5, 0.3, 0.3, 0.3])
+    assert next(peaks, None) is None, "each was asked for"
+
+
 def test_without_measured_flops_the_budget_counts(callback, config, now):
     trainer, module = Trainer(), Module(tokens_per_step=600)
     callback.on_train_start(trainer, module)
@@ -173,11 +189,11 @@ def test_the_parts_of_a_real_step_sum_to_one(tiny, tmp_path, accumulate):
 
 
 def test_waiting_for_data_is_told_as_such(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(TrainWindows, "__getitem__", slow_windows(0.01))
+    monkeypatch.setattr(TrainWindows, "__getitem__", slow_windows(0.05))
     *_, last = train_here(tmp_path, *tiny, "trainer.max_steps=6", "trainer.val_every=100")
-    # Four windows a step, a hundredth of a second each.
+    # Four windows a step, a twentieth of a second each; the step itself takes some hundredths.
     data = last["time/data_share"] * last["speed/seconds_per_step"]
-    assert data == pytest.approx(0.04, rel=0.5)
+    assert data == pytest.approx(0.2, rel=0.3)
     assert last["time/data_share"] > 0.5
 
 
