@@ -41,6 +41,8 @@ def draw_all(runs: Sequence[RunData], folder: Path) -> list[Path]:
     routed = [run for run in runs if run.routing]
     if routed:
         drawn["expert_load.png"] = expert_load(routed)
+    if len(runs) == 1 and routed and "coactivation" in routed[0].routing[-1]:
+        drawn["coactivation.png"] = coactivation(routed[0])
     paths = []
     for name, figure in drawn.items():
         with atomic_path(folder / name) as temporary:
@@ -115,6 +117,50 @@ def expert_load(runs: Sequence[RunData]) -> Figure:
     bar = figure.colorbar(image, ax=list(panels), location="bottom", fraction=0.05, aspect=60)
     bar.set_label("load (1 = mean of the layer, x = no token)")
     return figure
+
+
+def coactivation(run: RunData) -> Figure:
+    """How much oftener than by chance two experts share a token, in the last validation, a panel per layer.
+
+    Chance is what their loads alone would give if tokens chose them independently.
+    """
+    counts_LEE = np.asarray(run.routing[-1]["coactivation"], dtype=float)
+    layers, columns = len(counts_LEE), min(len(counts_LEE), 4)
+    figure = Figure(
+        figsize=(3.4 * columns + 0.6, 3.3 * math.ceil(layers / columns) + 0.8), layout="constrained"
+    )
+    panels = figure.subplots(math.ceil(layers / columns), columns, squeeze=False).ravel()
+    norm = TwoSlopeNorm(vcenter=1, vmin=0, vmax=3)
+    for layer, (axes, counts_EE) in enumerate(zip(panels, counts_LEE, strict=False)):
+        load_E = counts_EE.diagonal()
+        tokens = load_E.sum() / run.config.router.expert_top_k
+        chance_EE = np.outer(load_E, load_E) / tokens
+        ratio_EE = np.divide(counts_EE, chance_EE, out=np.full_like(counts_EE, np.nan), where=chance_EE > 0)
+        np.fill_diagonal(ratio_EE, np.nan)
+        image = axes.imshow(ratio_EE, norm=norm, cmap="RdBu_r", interpolation="nearest")
+        axes.set_facecolor("lightgrey")
+        axes.set_title(f"layer {layer}")
+        _pair_axes(axes, run)
+    for axes in panels[layers:]:
+        axes.set_axis_off()
+    bar = figure.colorbar(image, ax=list(panels), location="bottom", fraction=0.05, aspect=60, extend="max")
+    bar.set_label(
+        "tokens that chose both experts (1 = as often as by chance, grey = the same or an idle one)"
+    )
+    return figure
+
+
+def _pair_axes(axes: Axes, run: RunData) -> None:
+    """Marks the widths of experts, which both axes have in the same order."""
+    experts = run.config.experts
+    for boundary in range(experts.per_group, experts.num_experts, experts.per_group):
+        axes.axvline(boundary - 0.5, color="black", linewidth=1)
+        axes.axhline(boundary - 0.5, color="black", linewidth=1)
+    centres = [experts.per_group * (group + 0.5) - 0.5 for group in range(experts.num_groups)]
+    axes.set_xticks(centres, list(map(str, experts.widths)))
+    axes.set_yticks(centres, list(map(str, experts.widths)))
+    axes.tick_params(length=0)
+    axes.set_xlabel("width of expert")
 
 
 def _expert_axis(axes: Axes, run: RunData) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fabricated_runs import write_run
 
-from evaluation.plots import draw_all, expert_load, group_shares, loss_curves
+from evaluation.plots import coactivation, draw_all, expert_load, group_shares, loss_curves
 from evaluation.run_data import read_run
 
 
@@ -89,3 +89,22 @@ def test_a_run_of_one_record_can_be_drawn(tmp_path):
         "loss_curves.png",
         "group_shares.png",
     ]
+
+
+def test_coactivation_is_relative_to_chance(mohge):
+    layers, experts = mohge.config.model.layers, mohge.config.experts.num_experts
+    top_k = mohge.config.router.expert_top_k
+    counts_EE = np.full((experts, experts), 2.0)
+    np.fill_diagonal(counts_EE, 8)
+    counts_EE[0, 1] = counts_EE[1, 0] = 4
+    counts_EE[5] = counts_EE[:, 5] = 0
+    assert (experts, top_k) == (16, 4)
+    mohge.routing[-1]["coactivation"] = [counts_EE.tolist()] * layers
+    panel, *others = coactivation(mohge).axes[:layers]
+    assert len(others) == layers - 1
+    ratio_EE = np.ma.filled(panel.images[0].get_array(), np.nan)
+    by_chance = 8 * 8 / (15 * 8 / 4)
+    np.testing.assert_allclose(ratio_EE[2, 3], 2 / by_chance)
+    np.testing.assert_allclose(ratio_EE[0, 1], 4 / by_chance)
+    assert np.isnan(ratio_EE.diagonal()).all()
+    assert np.isnan(ratio_EE[5]).all(), "an idle expert"
