@@ -199,7 +199,7 @@ def rank_history(balances: Sequence[RankBalance], thin: int) -> Chart | None:
 
 def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
     """Training FLOPs per token against validation bits per byte; None if nothing was validated."""
-    rows: list[tuple[Value, ...]] = []
+    rows: list[tuple[str, str, float, float, int, float]] = []
     for fact in facts:
         active, flops = fact["active_parameters"], fact["train_flops_per_token"]
         cost = flops["measured"] or flops["expected"]
@@ -217,10 +217,10 @@ def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
         x=alt.X(
             "train_flops_per_token:Q",
             title="training FLOPs per token, measured",
-            scale=alt.Scale(zero=False, padding=40),
+            scale=_around([row[2] for row in rows]),
             axis=FIGURES,
         ),
-        y=alt.Y("bits_per_byte:Q", title="validation bits per byte", scale=alt.Scale(zero=False, padding=20)),
+        y=alt.Y("bits_per_byte:Q", title="validation bits per byte", scale=_around([row[5] for row in rows])),
         opacity=alt.when(selected).then(alt.value(1)).otherwise(alt.value(0.15)),
     )
     tips = [
@@ -254,6 +254,12 @@ _PLACEMENT_SHAPES = dict(
 )
 
 C = TypeVar("C", alt.Color, alt.Shape)
+
+
+def _around(values: Sequence[float]) -> alt.Scale:
+    """A scale that shows the values with room beside them, also a single one."""
+    room = max(0.15 * (max(values) - min(values)), 0.02 * max(values))
+    return alt.Scale(domain=[min(values) - room, max(values) + room], nice=False)
 
 
 def _placed(channel: type[C], placements: Sequence[str], values: Mapping[str, str]) -> C:
