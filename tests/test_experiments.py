@@ -19,7 +19,7 @@ from mohge.training.run_folder import RunFolder
 RECIPES = [f"{group}={choice}" for group in ("experiment", "debug") for choice in group_choices(group)]
 PRESETS = [f"arch={choice}" for choice in group_choices("arch")]
 COMPARISONS = [recipe for recipe in RECIPES if composed(recipe).comparison is not None]
-PLOTS = {"loss_curves.png", "group_shares.png", "expert_load.png"}
+PLOTS = {"loss_curves.png", "group_shares.png", "expert_load.png", "coactivation.png"}
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
     with _told_of_the_whole(parent):
         build("comparison", comparison.target, folders, comparison.baseline, folder)
         if (group_results := config.logger.group_results) is not None:
-            build("logger", group_results, config.logger, config, field="group_results")
+            build("logger", group_results, config.logger, in_folder(config, folder), field="group_results")
     parent.update_status(state="finished")
     console.print(f"Run folders: {folder}/{{{','.join(arms)}}}")
     console.print(f"Train longer: mohge-train resume={folder} trainer.max_tokens={2 * tokens}")

@@ -68,7 +68,15 @@ def test_it_says_where_each_experiment_is_and_serves_this_machine_only(outputs, 
 
 def test_make_ui_passes_folder_and_port():
     done = subprocess.run(
-        ["make", "--dry-run", "--assume-old=setup", "ui", "OUTPUTS=elsewhere", "PORT=5001"],
+        [
+            "make",
+            "--no-print-directory",
+            "--dry-run",
+            "--assume-old=setup",
+            "ui",
+            "OUTPUTS=elsewhere",
+            "PORT=5001",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
