@@ -41,8 +41,9 @@ class RoutingCallback(pl.Callback):
 
     These, and of a validation `active_parameters` and `churn` alone, are `tier=brief`. `tier=detailed` adds
     all of a validation, `rows_share/group_<g>`, the share of rows (a token at one of its experts) that a
-    width group computed, and the metrics of each layer, auxiliary losses too, in routing_layers.jsonl; and
-    it sends these files and pictures to the logger every `picture_every` steps.
+    width group computed, `…_expected`, what the plan says of the two costs, and the metrics of each layer,
+    auxiliary losses too, in routing_layers.jsonl; and it sends these files and pictures to the logger every
+    `picture_every` steps.
 
     The counts are appended to files in both: those of each log step to routing_steps.jsonl, which
     mohge-plan replays, and those of each validation, by domain too, with the number of tokens that chose
@@ -57,6 +58,11 @@ class RoutingCallback(pl.Callback):
         self._routes = train.experts.num_experts > 0
         if self._routes:
             self._metrics = _collection(train)
+            self._expected = {
+                f"{name}_expected": metric.expected
+                for name, metric in self._metrics.items()
+                if isinstance(metric, ActiveParameters | FlopsPerToken)
+            }
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -117,6 +123,7 @@ class RoutingCallback(pl.Callback):
         if self._detailed:
             shares = found[_SHARES].overall.tolist()
             figures |= {f"{prefix}/{_SHARES}/group_{g}": share for g, share in enumerate(shares)}
+            figures |= {f"{prefix}/{name}": float(value) for name, value in self._expected.items()}
         return figures
 
 

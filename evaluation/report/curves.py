@@ -158,7 +158,8 @@ def group_shares(runs: Sequence[RunData], shares: Mapping[str, Sequence[StepShar
 
 def routing_metrics(runs: Sequence[RunData]) -> Chart | None:
     """Scalars `routing/NAME` of training steps, and churn of validations; None if there are none."""
-    found = {name for run in runs for name in _recorded(run, r"routing/[a-z_]+|val/routing/churn")}
+    scalars = {name for run in runs for name in _recorded(run, r"routing/[a-z_]+|val/routing/churn")}
+    found = {name for name in scalars if not name.endswith("_expected")}  # the summary has them
     first = [name for name in _ROUTING if name in found]
     metrics = [*first, *sorted(found - set(first))]
     said = "; ".join(f"{name.rpartition('/')[2]}: {_ROUTING[name]}" for name in first)

@@ -42,7 +42,12 @@ class _Cost(CountMetric):
 
 
 class ActiveParameters(_Cost):
-    """Parameters that a token passed through, to compare with the budget's `active_parameters`."""
+    """Parameters that a token passed through."""
+
+    @property
+    def expected(self) -> int:
+        """What the plan says: all that a token passes through if loads are equal."""
+        return budget(self.config).active_parameters.expected
 
     def compute(self) -> Layered:
         """Those of the routed experts of each layer (L); all parameters, dense ones too."""
@@ -52,7 +57,12 @@ class ActiveParameters(_Cost):
 
 
 class FlopsPerToken(_Cost):
-    """FLOPs of training on a token, to compare with the budget's `flops_per_token.train`."""
+    """FLOPs of training on a token."""
+
+    @property
+    def expected(self) -> int:
+        """What the plan says: all that training on a token costs if loads are equal."""
+        return budget(self.config).flops_per_token.train
 
     def compute(self) -> Layered:
         """Those of the routed experts of each layer (L); all, dense ones too."""

@@ -67,6 +67,8 @@ def test_a_log_step_records_load_and_active_parameters(tmp_path):
     always = parameters.total - parameters.routed_experts
     assert record["routing/active_parameters"] == pytest.approx(always + used / 64)
     active = budget(config).active_parameters
+    assert record["routing/active_parameters_expected"] == active.expected
+    assert record["routing/flops_per_token_expected"] == budget(config).flops_per_token.train
     assert active.min <= record["routing/active_parameters"] <= active.max
     assert record["routing/dead_experts"] == int((counts.expert_LE == 0).sum())
     assert record["routing/max_violation"] > 0
