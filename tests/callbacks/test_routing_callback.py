@@ -225,12 +225,3 @@ def test_a_dense_model_has_no_routing_figures(tmp_path):
     callback.on_validation_end(FakeTrainer(), module)
     assert module.record == {}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_counts_that_lost_a_token_stop_the_run():
-    config = train_config()
-    callback = RoutingCallback(config.callbacks.routing, config)
-    counts = counts_of(config)
-    counts.expert_LE[0, 0] += 1
-    with pytest.raises(AssertionError, match="rows per layer"):
-        list(train_steps(callback, FakeTrainer(), FakeModule(step_counts=counts), 1, log_every=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tiny_runs import TINY_EXPERTS, TINY_MODEL, TINY_ROUTER, tiny_run, train_her
 from mohge.config.load import typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import RunError
+from mohge.metrics import RoutingCounts
+from mohge.moe.decision import RoutingDecision
 from mohge.moe.losses import switch_balance_loss
 from mohge.training.checkpoint import read_tensors
 from mohge.training.module import LanguageModule
@@ -171,3 +174,15 @@ def test_without_a_checkpoint_the_message_says_so(tmp_path):
         module.model.final_norm.weight.fill_(math.inf)
     with pytest.raises(RunError, match=r"loss became nan in step 1 .*there is no checkpoint yet"):
         module.training_step(batches(1)[0], 0)
+
+
+def test_counts_that_lost_a_token_stop_the_run(tiny, tmp_path, monkeypatch):
+    add = RoutingCounts.add
+
+    def careless(counts: RoutingCounts, decisions: Sequence[RoutingDecision]) -> None:
+        add(counts, decisions)
+        counts.expert_LE[0, 0] -= 1
+
+    monkeypatch.setattr(RoutingCounts, "add", careless)
+    with pytest.raises(AssertionError, match="rows per layer"):
+        train_here(tmp_path / "run", *tiny, "trainer.max_steps=1")
