@@ -1,8 +1,8 @@
 """What watches a run: where tokens went, how fast, what is wrong, how far, and pictures of it at the end.
 
 Each callback is called with (its configuration, the run's configuration) and relies only on the
-LightningModule's `record`, `recording`, `run`, `tokens_per_step`, `device`, `step_counts`, `layer_losses` and
-`val_routing`.
+LightningModule's `config`, `record`, `recording`, `run`, `tokens_per_step`, `device`, `step_counts`,
+`layer_losses` and `val_routing`.
 """
 
 from callbacks.alarms import AlarmsCallback

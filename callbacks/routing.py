@@ -46,8 +46,8 @@ class RoutingCallback(pl.Callback):
     `picture_every` steps.
 
     The counts are appended to files in both: those of each log step to routing_steps.jsonl, which
-    mohge-plan replays, and those of each validation, by domain too, with the number of tokens that chose
-    each pair of experts, to routing.jsonl. A dense model routes nothing, and gets none of these.
+    mohge-plan replays, and those of each validation, by domain too, to routing.jsonl; in `detailed` with the
+    number of tokens that chose each pair of experts. A dense model routes nothing, and gets none of these.
     """
 
     def __init__(self, cfg: RoutingCallbackConfig, train: TrainConfig) -> None:
@@ -63,6 +63,11 @@ class RoutingCallback(pl.Callback):
                 for name, metric in self._metrics.items()
                 if isinstance(metric, ActiveParameters | FlopsPerToken)
             }
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Go where the counts are."""
+        if self._routes:
+            self._metrics.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -96,20 +101,23 @@ class RoutingCallback(pl.Callback):
             "group_counts": routing.counts.group_LG.tolist(),
             "domains": list(routing.domains),
             "domain_expert_counts": routing.domain_rows_MLE.tolist(),
-            "coactivation": routing.together_LEE.tolist(),
         }
+        if self._detailed:
+            counts["coactivation"] = routing.together_LEE.tolist()
         _append(trainer, pl_module, pl_module.run.routing_path, counts)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Every so many steps, draw what was recorded, and send it with the arrays of each layer."""
         step, accumulate = trainer.global_step, pl_module.config.trainer.accumulate
         due = step > 0 and step % self._picture_every == 0 and batch_idx % accumulate == 0
-        if not (self._detailed and self._routes and due and pl_module.run.metrics_path.exists()):
+        if not (self._detailed and self._routes and due):
             return
-        draw_run(self._title, pl_module.run, trainer.loggers)
+        metrics, layers = pl_module.run.metrics_path, pl_module.run.routing_layers_path
+        if metrics.exists() and metrics.stat().st_size:
+            draw_run(self._title, pl_module.run, trainer.loggers)
         for logger in trainer.loggers:
-            if isinstance(logger, TrackingLogger):
-                logger.log_file(pl_module.run.routing_layers_path)
+            if isinstance(logger, TrackingLogger) and layers.exists():
+                logger.log_file(layers)
 
     def _compute(self, counts: RoutingCounts) -> dict[str, Layered]:
         self._metrics.reset()

@@ -41,6 +41,13 @@ ARCHS = ("mohge", "moe")
 COLOURS = {"mohge": "#0072B2", "moe": "#D55E00"}
 MARKERS = {"mohge": "o", "moe": "s"}
 
+
+def quoted(path):
+    """A path as a value for Hydra, whatever its characters."""
+    escaped = str(path).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 # %% [markdown]
 # ## The runs
 #
@@ -59,7 +66,7 @@ overrides = [
     f"seed={','.join(map(str, SEEDS))}",
     "logger=none",
     "paths.run_dir=null",
-    f"hydra.sweep.dir={sweep}",
+    f"hydra.sweep.dir={quoted(sweep)}",
 ]
 print(shlex.join(["mohge-train", "-m", *overrides]))
 
@@ -187,14 +194,15 @@ print(f"{wrong:.0%} of the pairs have the other sign than the mean of all.")
 print(f"Deviation of a difference: {single:.4f} unpaired, {difference.std(ddof=1):.4f} paired by seed.")
 
 # %% [markdown]
-# How many seeds would it take? For the interval to be no wider than a difference that matters to you, about
-# as many as below. It is a rough figure, since the deviation itself is known from few runs only.
+# How many seeds would it take? For the interval to reach no further than a difference to either side, about
+# as many as below; a true difference of that size would then be seen in about half of such sweeps. It is a
+# rough figure, since the deviation itself is known from few runs only.
 
 # %%
 spread = difference.std(ddof=1)
 for matters in (0.05, 0.02, 0.01, 0.005):
     enough = next(n for n in range(2, 100_000) if stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n) <= matters)
-    print(f"To see a difference of {matters:.3f} bits per byte: about {enough} seeds.")
+    print(f"For an interval of ±{matters:.3f} bits per byte: about {enough} seeds.")
 
 # %% [markdown]
 # **A warning.** One seed tells that a model trains; it does not tell which of two close models is better.

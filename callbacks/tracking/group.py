@@ -39,8 +39,7 @@ def parent_run(client: MlflowClient, experiment: str, folder: Path, output_dir: 
             return known
         inside = folder.is_relative_to(output_dir)
         name = folder.relative_to(output_dir).as_posix() if inside else folder.name
-        note = f"- Folder: `{folder}`\n- A report on all its runs: `mohge-report runs={folder}`"
-        tags = {**common_tags(), "group": tag_value(str(folder)), NOTE: note}
+        tags = {**common_tags(), "group": tag_value(str(folder)), NOTE: _note(folder)}
         run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
         write_json_atomically(folder / _FILE, {"run_id": run_id})
         return run_id
@@ -85,10 +84,8 @@ def log_group_results(cfg: LoggerConfig, train: TrainConfig) -> None:
         for pattern in _RESULTS:
             for path in sorted(folder.glob(pattern)):
                 client.log_artifact(run_id, str(path))
-        note = client.get_run(run_id).data.tags[NOTE]
-        note = note[note.index("- Folder: ") :]
         table = _table(read_json(folder / "comparison.json"))
-        client.set_tag(run_id, NOTE, tag_value(f"{table}\n\n{note}"))
+        client.set_tag(run_id, NOTE, tag_value(f"{table}\n\n{_note(folder)}"))
         settle_parent(client, run_id)
 
     try:
@@ -121,6 +118,11 @@ def _known(client: MlflowClient, folder: Path) -> str | None:
         return None
     run_id = str(read_json(path)["run_id"])
     return run_id if is_active(client, run_id) else None
+
+
+def _note(folder: Path) -> str:
+    """Markdown: where the group is, and what to type next."""
+    return f"- Folder: `{folder}`\n- A report on all its runs: `mohge-report runs={folder}`"
 
 
 def _table(comparison: dict[str, Any]) -> str:

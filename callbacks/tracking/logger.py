@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from argparse import Namespace
@@ -30,6 +31,7 @@ from callbacks.tracking.writer import Writer, whole_steps
 from mohge.config.run_names import run_name
 from mohge.config.schema import LoggerConfig, TrainConfig
 from mohge.errors import UserError
+from mohge.parallel.sizes import mesh_sizes
 from mohge.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -130,6 +132,9 @@ class TrackingLogger(Logger):
     def finalize(self, status: str = "success") -> None:
         """Log the records of the run's folder, mark the run as ended, and wait until all is written.
 
+        Where other ranks wait for this one, it waits for half of `parallel.timeout` at most, and `drain` for
+        the rest.
+
         Args:
             status: success, finished, failed, or KILLED; a later call corrects an earlier one.
         """
@@ -138,6 +143,11 @@ class TrackingLogger(Logger):
                 self.log_file(path)
             self._files_are_older = False
         self._writer.add_call("the end of the run", lambda: self._end(_STATUS[status]))
+        alone = mesh_sizes(self._train).world == 1
+        self._writer.drain(math.inf if alone else self._train.parallel.timeout / 2)
+
+    def drain(self) -> None:
+        """Wait until all is written, or MLflow has taken nothing for a minute."""
         self._writer.drain()
 
     def _send(self, metrics: list[Metric]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -55,6 +56,7 @@ class Writer:
         self._told: set[str] = set()
         self._draining = False
         self._taken_at = 0.0
+        self._patience = _PATIENCE
         self._thread: threading.Thread | None = None
 
     def add_metrics(self, metrics: list[Metric]) -> None:
@@ -77,24 +79,39 @@ class Writer:
                 self._calls.popleft()
             self._start()
 
-    def drain(self) -> None:
-        """Waits until everything is written, or MLflow has taken nothing for a minute."""
-        with self._wake:
-            thread, self._draining, self._taken_at = self._thread, True, time.monotonic()
-            self._wake.notify()
-        told_at = time.monotonic() + _TELL_AFTER
-        while thread is not None and thread.is_alive():
-            thread.join(max(0.0, told_at - time.monotonic()) if told_at else None)
-            if told_at and thread.is_alive():
+    def drain(self, at_most: float = math.inf) -> None:
+        """Waits until everything is written, or MLflow has taken nothing for a minute.
+
+        Args:
+            at_most: seconds after which it goes on in the background, until it is waited for again.
+        """
+        begun = time.monotonic()
+        self._taken_at = begun
+        told = False
+        while thread := self._at_work():
+            pause = at_most if told else min(_TELL_AFTER, at_most)
+            thread.join(None if pause == math.inf else max(0.0, begun + pause - time.monotonic()))
+            if thread.is_alive() and time.monotonic() - begun >= at_most:
+                return
+            if thread.is_alive() and not told:
                 log.info("waiting for MLflow to take the last of this run …")
-                told_at = 0.0
+                told = True
         self._thread, self._draining = None, False
         if self._lost:
             rank_zero_warn(f"MLflow misses {self._lost} values of this run; metrics.jsonl has all metrics")
             self._lost = 0
 
+    def _at_work(self) -> threading.Thread | None:
+        """The thread, told to end when all is written; None if all is."""
+        with self._wake:
+            self._draining = True
+            self._wake.notify()
+            if self._steps or self._calls:
+                self._start()
+            return self._thread if self._thread is not None and self._thread.is_alive() else None
+
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             # A daemon: whoever ends a run drains, and a process that dies otherwise must not hang here.
             self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
             self._thread.start()
@@ -109,7 +126,7 @@ class Writer:
                 continue
             if done:
                 return
-            if time.monotonic() - self._taken_at > _PATIENCE:
+            if time.monotonic() - self._taken_at > self._patience:
                 self._give_up()
                 return
             time.sleep(_AGAIN)
@@ -166,6 +183,7 @@ class Writer:
             self._steps.clear()
             self._calls.clear()
             self._waiting = 0
+            self._patience = 0.0  # whoever ends the run once more need not wait again
 
 
 def whole_steps(steps: Iterable[list[Metric]]) -> Iterator[list[list[Metric]]]:

@@ -27,7 +27,7 @@ def answers(
     asked = {
         "Which experts are idle?": _idle(run, facts),
         "Which group handles numbers?": _numbers(run, analysis),
-        "Are ranks balanced?": _balance(balance),
+        "Are ranks balanced?": _balance(run, balance),
         "Do rarer tokens go to wider experts?": _direction(run, analysis, "rarity_correlation", "Rarer"),
         "Do harder tokens go to wider experts?": _direction(run, analysis, "loss_correlation", "Harder"),
     }
@@ -63,7 +63,7 @@ def _numbers(run: RunData, analysis: Analysis | None) -> str:
     labels, shares, overall = group_labels(analysis.widths), numbers["shares"], analysis.all_shares()
     most = _largest(shares)
     above = _largest([share - mean for share, mean in zip(shares, overall, strict=True)])
-    first = f"Width {labels[most]} handles most of numbers, {shares[most]:.1%} of their rows"
+    first = f"Width {labels[most]} computes the largest share of the rows of numbers, {shares[most]:.1%}"
     if above == most:
         rest = f", against {overall[most]:.1%} of the rows of all text: the group most above its average."
     else:
@@ -74,9 +74,10 @@ def _numbers(run: RunData, analysis: Analysis | None) -> str:
     return first + rest + f" ({numbers['tokens']:,} tokens are numbers.)"
 
 
-def _balance(balance: RankBalance | None) -> str:
+def _balance(run: RunData, balance: RankBalance | None) -> str:
     if balance is None:
-        return "Unknown: the routing of single steps was not recorded."
+        watched = run.config.callbacks.routing is not None
+        return f"Unknown: {'the remarks say why' if watched else 'the routing of steps was not recorded'}."
     value = balance.max_over_mean[balance.main]
     verdict = "Yes" if value <= EVEN else "Nearly" if value <= NEARLY else "No"
     if balance.main == RECORDED:

@@ -88,7 +88,7 @@ def loss_curves(runs: Sequence[RunData]) -> Chart:
         for measure, metric in (("training", "train/loss"), ("validation", "val/bits_per_byte")):
             rows += [(run.name, measure, *point) for point in _thinned(run, metric, each)]
     table = DataTable(("run", "measure", "tokens", "value"), rows)
-    names = table.texts("run")
+    names = [run.name for run in runs]
     selected = highlight("run")
     titles = {"training": "training cross-entropy (nats per token)", "validation": "validation bits per byte"}
     charts = [
@@ -204,7 +204,8 @@ def metric_panels(
     ]
     table = DataTable(("run", "metric", "tokens", "value"), rows)
     selected = highlight("run")
-    layers = _lines(table, table.texts("run"), selected, None).properties(height=150).add_params(selected)
+    lines = _lines(table, [run.name for run in runs], selected, None)
+    layers = lines.properties(height=150).add_params(selected)
     return panels(name, title, note, table, layers, by="metric", independent=["y"])
 
 
@@ -254,18 +255,22 @@ def time_split(runs: Sequence[RunData]) -> Chart | None:
 
 def _lines(
     table: DataTable,
-    names: Sequence[str],
+    every: Sequence[str],
     selected: alt.Parameter,
     title: str | None,
     *,
     marked: bool = False,
 ) -> alt.LayerChart:
-    """A line for each run over tokens; hovering tells values, or in small panels of many runs the run."""
+    """A line for each run over tokens; hovering tells values, or in small panels of many runs the run.
+
+    `every` has the names of all runs of the page.
+    """
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=FIGURES)
     base = alt.Chart(source(table)).encode(x=_TOKENS, y=y)
     points: Any = {"size": 30} if marked else False
+    names = table.texts("run")
     line = base.mark_line(strokeWidth=1.6, point=points).encode(
-        color=run_colour(names), strokeDash=run_dash(names), opacity=faded(selected)
+        color=run_colour(names, every), strokeDash=run_dash(names, every), opacity=faded(selected)
     )
     if title is None and len(names) > MANY:  # thousands of points would make the page slow to open
         return layered(line.encode(tooltip="run:N"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,15 @@ class Differences:
     shared: dict[str, str]
 
 
+def settings_of(run: RunData) -> str:
+    """What a run was set to, as a short text that is equal for runs that differ in seed and folders alone."""
+    kept = {key: value for key, value in _settings(run).items() if key != "seed"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def config_differences(runs: Sequence[RunData]) -> Differences:
     """Of the resolved configurations, but for folders and loggers."""
-    flat = {run.name: _flat(as_dict(run.config)) for run in runs}
-    kept = {
-        name: {key: value for key, value in values.items() if not key.startswith(_OF_THE_FOLDER)}
-        for name, values in flat.items()
-    }
-    return _compare(kept)
+    return _compare({run.name: _settings(run) for run in runs})
 
 
 def environment_differences(environments: Mapping[str, Mapping[str, Any]]) -> Differences:
@@ -62,3 +64,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def _settings(run: RunData) -> dict[str, str]:
+    flat = _flat(as_dict(run.config))
+    return {key: value for key, value in flat.items() if not key.startswith(_OF_THE_FOLDER)}

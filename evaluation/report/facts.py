@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.report.differences import settings_of
 from evaluation.run_data import RunData, read_lines
 
 
 def run_facts(run: RunData, alarms: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Figures of a run by name, for JSON; None where nothing was recorded.
 
+    - `settings`: the same for runs that differ in seed alone.
     - `active_parameters`, `train_flops_per_token`: the budget's, and as measured in the last validation.
     - `groups`: width, and share of the last validation's rows (a token at one of its experts).
     - `max_violation`: largest load over mean load, minus 1, in the worst layer of the last validation.
@@ -37,6 +39,7 @@ def run_facts(run: RunData, alarms: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "model": run.config.model.name,
         "arch": run.config.arch_name,
         "seed": run.config.seed,
+        "settings": settings_of(run),
         "state": run.status.get("state"),
         "step": run.metrics[-1]["step"],
         "tokens": run.metrics[-1]["tokens"],
@@ -97,21 +100,20 @@ def group_labels(widths: Sequence[int]) -> list[str]:
 
 
 def over_seeds(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over the seeds of a model and arch trained for as many tokens.
+    """Mean and sample standard deviation over runs that differ in seed alone, trained for as many tokens.
 
     Only sets of two runs or more, with seeds that all differ, appear.
     """
-    sets: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    sets: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for fact in facts:
         if fact["bits_per_byte"] is not None:
-            sets.setdefault((fact["model"], fact["arch"], fact["tokens"]), []).append(fact)
+            sets.setdefault((fact["settings"], fact["tokens"]), []).append(fact)
     rows = []
-    for (model, arch, tokens), members in sets.items():
+    for members in sets.values():
         if len(members) < 2 or len({fact["seed"] for fact in members}) < len(members):
             continue
-        if len({fact["parameters"] for fact in members}) > 1:
-            continue  # another model by the same name
-        row: dict[str, Any] = {"model": model, "arch": arch, "tokens": tokens, "runs": len(members)}
+        row: dict[str, Any] = {name: members[0][name] for name in ("model", "arch", "tokens")}
+        row["runs"] = len(members)
         for name in ("bits_per_byte", "tokens_per_second"):
             values = [fact[name] for fact in members if fact[name] is not None]
             known = len(values) == len(members)

@@ -9,6 +9,8 @@ from pathlib import Path
 from mohge.errors import UserError
 from mohge.training.run_folder import CONFIG, STATUS, RunFolder
 
+_LONGEST = 34
+"""Characters of a name that labels of charts have room for."""
 _REMEDY = "give the folder of a run of mohge-train, or one above it"
 
 
@@ -16,7 +18,7 @@ def find_runs(given: Sequence[str]) -> dict[str, Path]:
     """All runs in the folders and below them, by a name that tells them apart, in the order given.
 
     A name is what a run's path does not share with the others: `mohge` and `moe` of a comparison,
-    `nano-mohge/2026-01-31_12-00-00` of a folder of runs.
+    `nano-mohge/2026-01-31_12-00-00` of a folder of runs; of long ones the end, if that tells them apart.
 
     Args:
         given: paths as the user wrote them; ~ is the home folder.
@@ -62,4 +64,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
     if len(paths) == 1:
         return ["/".join(paths[0].parts[-2:])]
     shared = Path(os.path.commonpath(paths))
-    return [str(path.relative_to(shared)) for path in paths]
+    names = [path.relative_to(shared).as_posix() for path in paths]
+    short = [_end(name) for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+def _end(name: str) -> str:
+    """The last parts of a long name, which tell runs apart where labels have no room for all."""
+    if len(name) <= _LONGEST:
+        return name
+    *parts, end = name.split("/")
+    for part in reversed(parts):
+        if len(f"…/{part}/{end}") > _LONGEST:
+            break
+        end = f"{part}/{end}"
+    return f"…/{end}"

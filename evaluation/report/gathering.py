@@ -73,7 +73,8 @@ def gather(runs: Sequence[RunData], ranks: int, tokens: int, attempt: Attempt) -
         balance = attempt(run, partial(rank_balance, run, ranks))
         analysis = attempt(run, partial(analysis_of, run, tokens, place))
         shares = attempt(run, partial(step_shares, run))
-        environment = attempt(run, partial(read_object, run.path / "environment.json"))
+        path = run.path / "environment.json"
+        environment = attempt(run, partial(read_object, path)) if path.exists() else None
         facts = run_facts(run, alarms)
         gathered.facts.append(facts)
         gathered.answers.append(answers(run, facts, balance, analysis))

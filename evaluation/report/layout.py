@@ -68,7 +68,7 @@ def _ranks(gathered: Gathered) -> Section:
     charts = [
         loads.rank_balance(balances),
         loads.rank_load(balances),
-        loads.rank_history(balances, _HISTORY // max(recorded, 1)),
+        loads.rank_history(balances, _HISTORY // max(recorded, 1), [run.name for run in gathered.runs]),
     ]
     return _section("ranks", "Balance of ranks", charts)
 

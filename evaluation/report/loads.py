@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -170,8 +170,11 @@ def rank_load(balances: Sequence[RankBalance]) -> Chart | None:
     return panels("rank_load", "Load of each rank", note, table, layers, by="run")
 
 
-def rank_history(balances: Sequence[RankBalance], thin: int) -> Chart | None:
-    """Largest over mean of recorded ranks over steps, at most `thin` steps a run; None without records."""
+def rank_history(balances: Sequence[RankBalance], thin: int, every: Sequence[str]) -> Chart | None:
+    """Largest over mean of recorded ranks over steps, at most `thin` steps a run; None without records.
+
+    `every` has the names of all runs of the page, which give each its colour.
+    """
     rows: list[tuple[Value, ...]] = []
     for balance in balances:
         points = list(zip(balance.steps_S, balance.history_S, strict=True))
@@ -186,8 +189,8 @@ def rank_history(balances: Sequence[RankBalance], thin: int) -> Chart | None:
         .encode(
             x=alt.X("step:Q", title="optimizer step", axis=FIGURES),
             y=alt.Y("max_over_mean:Q", title="busiest rank ÷ mean", scale=alt.Scale(zero=False)),
-            color=run_colour(names),
-            strokeDash=run_dash(names),
+            color=run_colour(names, every),
+            strokeDash=run_dash(names, every),
         )
     )
     note = (
@@ -199,16 +202,18 @@ def rank_history(balances: Sequence[RankBalance], thin: int) -> Chart | None:
 
 def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
     """Training FLOPs per token against validation bits per byte; None if nothing was validated."""
-    rows: list[tuple[str, str, float, float, int, float]] = []
+    rows: list[tuple[str, str, float, float, int, float, str]] = []
     for fact in facts:
-        active, flops = fact["active_parameters"], fact["train_flops_per_token"]
-        cost = flops["measured"] or flops["expected"]
-        if fact["bits_per_byte"] is not None and cost is not None:
-            parameters = active["measured"] or active["expected"]
-            rows.append((fact["name"], fact["arch"], cost, parameters, fact["tokens"], fact["bits_per_byte"]))
+        active, flops, bits = (
+            fact[name] for name in ("active_parameters", "train_flops_per_token", "bits_per_byte")
+        )
+        known = "plan" if None in (active["measured"], flops["measured"]) else "measured"
+        by = "expected" if known == "plan" else "measured"
+        if bits is not None and math.isfinite(bits) and flops[by] is not None:
+            rows.append((fact["name"], fact["arch"], flops[by], active[by], fact["tokens"], bits, known))
     if not rows:
         return None
-    columns = ("run", "arch", "train_flops_per_token", "active_parameters", "tokens", "bits_per_byte")
+    columns = ("run", "arch", "train_flops_per_token", "active_parameters", "tokens", "bits_per_byte", "cost")
     table = DataTable(columns, rows)
     selected = highlight("arch")
     archs = table.texts("arch")
@@ -216,7 +221,7 @@ def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
     base = alt.Chart(source(table)).encode(
         x=alt.X(
             "train_flops_per_token:Q",
-            title="training FLOPs per token, measured",
+            title="training FLOPs per token",
             scale=_around([row[2] for row in rows]),
             axis=FIGURES,
         ),
@@ -228,6 +233,7 @@ def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
         "arch:N",
         *(alt.Tooltip(f"{name}:Q", format=",.0f") for name in columns[2:5]),
         alt.Tooltip("bits_per_byte:Q", format=".4f"),
+        alt.Tooltip("cost:N", title="cost is from"),
     ]
     points = base.mark_point(filled=True, size=120).encode(
         color=alt.Color("arch:N", scale=scale, title="architecture"),
@@ -236,11 +242,11 @@ def cost_quality(facts: Sequence[dict[str, Any]]) -> Chart | None:
     )
     layers = [points.add_params(selected)]
     if len(rows) <= _LABELLED:
-        layers.append(base.mark_text(align="left", dx=9, dy=-7, fontSize=11, limit=180).encode(text="run:N"))
+        layers.append(base.mark_text(align="left", dx=9, dy=-7, fontSize=11, limit=240).encode(text="run:N"))
     note = (
-        "One point for each run: what a token costs in training, with the experts that it really visited, "
-        "against how well held-out text is predicted. Lower left is better. Compare only runs that saw as "
-        "many tokens; hover for them."
+        "One point for each run: what a token costs in training, with the experts that it really visited "
+        "(as planned, where that was not recorded), against how well held-out text is predicted. Lower left "
+        "is better. Compare only runs that saw as many tokens; hover for them."
     )
     chart = layered(*layers).properties(height=320)
     return one_chart("cost_quality", "Price of a token and bits per byte", note, table, chart)
@@ -275,16 +281,17 @@ def _loads(run: RunData) -> list[tuple[Value, ...]]:
         return []
     experts = run.config.experts
     widths = [width for width in experts.widths for _ in range(experts.per_group)]
-    numbers, seen = [], Counter[int]()  # of an expert among those of its width
-    for width in widths:
-        numbers.append(seen[width])
-        seen[width] += 1
     counts_LE = run.routing[-1]["expert_counts"]
     return [
         (
-            *(run.name, layer, expert, width, f"{width} · {number}", int(number == 0 and expert > 0)),
+            *(run.name, layer, expert, width, f"{width} · {expert}", int(_begins(widths, expert))),
             *(counts_LE[layer][expert], float(load_LE[layer, expert])),
         )
         for layer in range(len(counts_LE))
-        for expert, (width, number) in enumerate(zip(widths, numbers, strict=True))
+        for expert, width in enumerate(widths)
     ]
+
+
+def _begins(widths: Sequence[int], expert: int) -> bool:
+    """Whether an expert is the first of another width than those before it."""
+    return expert > 0 and widths[expert] != widths[expert - 1]

@@ -26,7 +26,7 @@ FIGURES = alt.Axis(
 )
 """0.6, 250, 1.2k, 3M."""
 _PICTURE_WIDTH = 860
-_LABEL = 200
+_LABEL = 230
 """Pixels of a label of an axis, at most."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
 _CONFIG: dict[str, Any] = {
@@ -42,7 +42,7 @@ _CONFIG: dict[str, Any] = {
     | {"titleColor": "#33383f", "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
     | {"labelOverlap": "greedy", "labelLimit": _LABEL},
     "header": {"labelFontSize": 12, "labelFontWeight": "bold", "labelLimit": 330, "labelColor": "#1b1f24"},
-    "legend": {"orient": "bottom", "labelLimit": 190, "titleFontWeight": "normal", "symbolSize": 120}
+    "legend": {"orient": "bottom", "labelLimit": 230, "titleFontWeight": "normal", "symbolSize": 120}
     | {"labelFontSize": 11, "titleFontSize": 12, "columns": 4, "symbolStrokeWidth": 2},
 }
 
@@ -54,15 +54,21 @@ def source(table: DataTable) -> alt.Data:
     return alt.Data(values=table.csv(), format=alt.CsvDataFormat(type="csv", parse=table.kinds()))
 
 
-def run_colour(names: Sequence[str]) -> alt.Color:
-    """Colour of each run, with a legend."""
-    scale = alt.Scale(domain=list(names), range=[COLOURS[i % len(COLOURS)] for i in range(len(names))])
+def run_colour(names: Sequence[str], every: Sequence[str]) -> alt.Color:
+    """Colour of each run, with a legend.
+
+    Args:
+        names: of the runs in the chart.
+        every: names of all runs of the page: a run has one colour in all charts.
+    """
+    scale = alt.Scale(domain=list(names), range=[COLOURS[every.index(name) % len(COLOURS)] for name in names])
     return alt.Color("run:N", scale=scale, title=None, legend=LINES)
 
 
-def run_dash(names: Sequence[str]) -> alt.StrokeDash:
-    """Dash pattern of each run, in the legend of its colour."""
-    scale = alt.Scale(domain=list(names), range=[list(DASHES[i % len(DASHES)]) for i in range(len(names))])
+def run_dash(names: Sequence[str], every: Sequence[str]) -> alt.StrokeDash:
+    """Dash pattern of each run, in the legend of its colour; arguments as of `run_colour`."""
+    dashes = [list(DASHES[every.index(name) % len(DASHES)]) for name in names]
+    scale = alt.Scale(domain=list(names), range=dashes)
     return alt.StrokeDash("run:N", scale=scale, title=None, legend=LINES)
 
 

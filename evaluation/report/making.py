@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE, FIGURES, CHARTS = "report.html", "report.json", "charts"
+FORMAT = "mohge-report-1"
 
 
 def make_report(config: ReportConfig) -> dict[str, Any]:
@@ -28,8 +29,8 @@ def make_report(config: ReportConfig) -> dict[str, Any]:
         config: `runs`, `output`, `tokens` and `ranks`; the rest is not looked at.
 
     Returns:
-        What report.json holds: `page`, `title`, `runs` (their figures and answers, see `facts.run_facts`),
-        `seeds`, `remarks` and `charts`.
+        What report.json holds: `format`, `page`, `title`, `runs` (their figures and answers, see
+        `facts.run_facts`), `seeds`, `remarks` and `charts`.
 
     Raises:
         UserError: no run was found or can be read, or the output folder holds something else.
@@ -51,6 +52,7 @@ def make_report(config: ReportConfig) -> dict[str, Any]:
     sections, charts = lay_out(gathered)
     names = [f"{CHARTS}/{chart.name}" for chart in charts]
     result = {
+        "format": FORMAT,
         "page": str(folder / PAGE),
         "title": title,
         "runs": gathered.results(),
@@ -80,9 +82,20 @@ def _output(config: ReportConfig) -> Path:
         folder = Path(config.runs[0]).expanduser() / "report"
     else:
         raise UserError(f"runs names {len(config.runs)} folders: say where to write with output=DIR")
-    if not (folder / FIGURES).is_file():
+    if _before(folder) is None:
         refuse_taken(folder)
     return folder
+
+
+def _before(folder: Path) -> dict[str, Any] | None:
+    """The figures of the report that the folder holds, if it holds one."""
+    if not (folder / FIGURES).is_file():
+        return None
+    try:
+        figures = read_object(folder / FIGURES)
+    except UserError:
+        return None
+    return figures if figures.get("format") == FORMAT else None
 
 
 def _read(name: str, path: Path, remarks: list[str]) -> RunData | None:
@@ -112,12 +125,7 @@ def _attempts(remarks: list[str]) -> Attempt:
 
 def _stale(folder: Path, charts: Sequence[str]) -> list[Path]:
     """Files of charts that the report which is there has, and this one does not."""
-    if not (folder / FIGURES).is_file():
-        return []
-    try:
-        before = read_object(folder / FIGURES).get("charts", [])
-    except UserError:
-        return []  # a damaged report is replaced, and tells nothing of what it had
+    before = (_before(folder) or {}).get("charts", [])
     gone = [Path(name).name for name in before if name not in charts]
     return [folder / CHARTS / f"{name}.{kind}" for name in gone for kind in ("png", "csv")]
 

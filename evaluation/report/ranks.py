@@ -56,7 +56,9 @@ class RankBalance:
 
 
 def rank_balance(run: RunData, ranks: int) -> RankBalance | None:
-    """Balance of the ranks that trained a run, or of `ranks` ranks that would have; None for a dense run.
+    """Balance of the ranks that trained a run, or of `ranks` ranks that would have.
+
+    None for a dense run, or one whose routing nobody watched.
 
     Raises:
         UserError: what was recorded is damaged, or too little for a replay; or the ranks do not divide the
@@ -67,8 +69,12 @@ def rank_balance(run: RunData, ranks: int) -> RankBalance | None:
     path = run.path / "rank_load.jsonl"
     if path.exists():
         lines = read_lines(path, needs=("step", "expert_flops"), growing=run.growing)
-        if lines and len(lines[-1]["expert_flops"]) > 1:
+        # A run that went on with one process has newer steps than these.
+        newest = lines and lines[-1]["step"] + run.config.trainer.log_every >= run.metrics[-1]["step"]
+        if newest and len(lines[-1]["expert_flops"]) > 1:
             return recorded_balance(run.name, lines)
+    if run.config.callbacks.routing is None:
+        return None
     replay = replay_run(run.path, ranks, LAST)
     return RankBalance(
         run=run.name,

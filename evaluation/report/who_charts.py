@@ -78,7 +78,7 @@ def shares(analyses: Sequence[Analysis], kind: str) -> Chart | None:
         for entry in analysis.data[kind]:
             name = f"{entry[kind.removesuffix('s')]} ({entry['tokens']:,})"
             for group, share in enumerate(entry["shares"]):
-                usual = share / overall[group] if overall[group] else None
+                usual = share / overall[group] if overall[group] else 1.0  # none, as everywhere
                 rows.append((analysis.run, name, entry["tokens"], labels[group], share, usual))
     if not rows:
         return None

@@ -1,8 +1,9 @@
 """Means and rank correlations with percentile intervals from a bootstrap over sequences.
 
 Tokens of one sequence depend on each other, so whole sequences are drawn again, with replacement, as many
-from each domain as it has: the domains are given, not drawn. Every figure is a function of sums over the
-tokens of a sequence, so that a thousand resamples are one product of matrices.
+from each domain as it has: the domains are given, not drawn. Domains of fewer than `FEWEST` sequences are
+drawn as one, since a bootstrap of so few is too narrow. Every figure is a function of sums over the tokens
+of a sequence, so that a thousand resamples are one product of matrices.
 
 Shapes: P positions, N sequences, R resamples, M figures.
 """
@@ -33,8 +34,10 @@ class Bootstrap:
         rng = np.random.default_rng(seed)
         self.resamples, self.level = resamples, level
         self._weights_RN = np.zeros((resamples, len(domain_N)))
-        for domain in np.unique(domain_N):
-            (mine,) = np.nonzero(domain_N == domain)
+        domains, sizes = np.unique(domain_N, return_counts=True)
+        stratum_N = np.where(np.isin(domain_N, domains[sizes < FEWEST]), -1, domain_N)
+        for stratum in np.unique(stratum_N):
+            (mine,) = np.nonzero(stratum_N == stratum)
             self._weights_RN[:, mine] = rng.multinomial(
                 len(mine), np.full(len(mine), 1 / len(mine)), resamples
             )

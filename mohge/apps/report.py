@@ -47,7 +47,7 @@ def _render(result: dict[str, Any]) -> RenderableType:
             Text(run["name"]),
             f"{run['tokens']:,}",
             _number(run["bits_per_byte"], ".4f"),
-            _number(active["measured"] or active["expected"], ",.0f"),
+            f"{active['expected']:,} (plan)" if active["measured"] is None else f"{active['measured']:,.0f}",
             "no routing" if not run["groups"] else "not recorded" if idle is None else str(len(idle)),
         )
     parts: list[RenderableType] = [table]

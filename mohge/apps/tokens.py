@@ -18,7 +18,7 @@ from mohge.errors import UserError
 from mohge.files import refuse_taken
 from mohge.training.checkpoint_choice import choose_checkpoint, run_of
 
-_KEYS = ("checkpoint", "tokens", "text", "output", "format")
+_KEYS = ("checkpoint", "tokens", "text", "output", "format", "analysis._target_")
 _OF_THE_RUN = ("data.tokenizer", "data.vocab_size", "data.context")
 """Keys of data that another corpus takes from the run."""
 
@@ -117,7 +117,7 @@ def _shares(result: dict[str, Any]) -> Table:
         for entry in entries:
             shares = (f"{share:.0%}" for share in entry["shares"])
             table.add_row(
-                entry[kind],
+                Text(entry[kind]),
                 f"{entry['tokens']:,}",
                 _interval(entry["loss"]),
                 *shares,

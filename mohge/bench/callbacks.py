@@ -28,6 +28,7 @@ from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
 from mohge.errors import UserError
 from mohge.metrics import RoutingCounts
+from mohge.parallel.sizes import mesh_sizes
 from mohge.training.run import train
 from mohge.training.run_folder import RunFolder
 
@@ -48,8 +49,10 @@ def measure_callbacks(config: TrainConfig, bench: CallbacksBenchConfig) -> Measu
     """Rows of each way to watch.
 
     Raises:
-        UserError: the configuration has no routing callback, or trains on several ranks.
+        UserError: the configuration has no routing callback, is dense, or trains on several ranks.
     """
+    if mesh_sizes(config).world > 1:
+        raise UserError("bench=callbacks watches one process: use parallel=single")
     if config.callbacks.routing is None:
         raise UserError("bench=callbacks measures the routing callback: use callbacks=default")
     if not config.experts.num_experts:

@@ -15,6 +15,9 @@ from torchmetrics import Metric
 from mohge.metrics.base import Layered
 from mohge.moe.decision import RoutingDecision
 
+PROBED = 4096
+"""Tokens of a probe that a rank follows, at most: what was seen of them is part of each checkpoint."""
+
 
 class DomainLoad(Metric):
     """Rows (a token at one of its K experts) of each domain's tokens that each expert computed.
@@ -69,8 +72,10 @@ class CoActivation(Metric):
         """Add the decisions of one forward pass, one per layer."""
         for layer, decision in enumerate(decisions):
             chosen_TE = decision.expert_mask_TE.float()
-            # Exact in float32, which counts whole numbers up to 2**24, more than a forward pass has tokens.
-            self.together_LEE[layer] += (chosen_TE.T @ chosen_TE).round().long()
+            # Exact in float32, which counts whole numbers up to 2**24, more than a forward pass has tokens;
+            # not in bfloat16, to which a validation of trainer.precision=bf16 would cast.
+            with torch.autocast(chosen_TE.device.type, enabled=False):
+                self.together_LEE[layer] += (chosen_TE.T @ chosen_TE).long()
 
     def compute(self) -> Tensor:
         """Tokens that chose both experts, int64 (L, E, E), symmetric; the diagonal has the loads."""
@@ -80,7 +85,8 @@ class CoActivation(Metric):
 class Churn(Metric):
     """Share of the tokens of a fixed probe batch whose set of experts changed since the last look.
 
-    Each rank looks at its own part of the batch. It is NaN at the first look.
+    Each rank looks at the first tokens, `PROBED` at most, of its own part of the batch. It is NaN at the
+    first look.
 
     Args:
         layers: L.
@@ -102,7 +108,8 @@ class Churn(Metric):
 
     def update(self, decisions: Sequence[RoutingDecision]) -> None:
         """Look at the probe batch, of which there is one decision per layer."""
-        ids_LTK = torch.stack([decision.expert_ids_TK for decision in decisions]).sort(dim=2).values
+        ids = [decision.expert_ids_TK[:PROBED] for decision in decisions]
+        ids_LTK = torch.stack(ids).sort(dim=2).values
         if self.seen_LTK is not None and self.seen_LTK.shape == ids_LTK.shape:
             self.changed_L += (self.seen_LTK.to(ids_LTK) != ids_LTK).any(dim=2).sum(dim=1)
             self.tokens += ids_LTK.shape[1]

@@ -155,7 +155,7 @@ def _published(plain: dict[str, Any]) -> dict[str, Any]:
     return {
         **plain,
         "data": {**data, **names, "cache_dir": paths["cache_dir"]},
-        "logger": {**plain["logger"], "tracking_uri": None},
+        "logger": {**plain["logger"], "tracking_uri": None, "group": None, "run_name": None},
         "paths": paths,
         "resume": None,
     }

@@ -269,15 +269,20 @@ class LanguageModule(pl.LightningModule):
         checkpoint["mohge"] = {
             "config": as_dict(self.config),
             "random_state": get_random_state(),
-            "probe": gather(self.val_routing.probe),
+            "probe": {
+                "experts": gather(self.val_routing.probe),
+                "val_sequences": self.config.trainer.val_sequences,
+            },
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the random generators, what the probe saw, and the counters of Lightning's loops."""
         set_random_state(checkpoint["mohge"]["random_state"])
-        probes = checkpoint["mohge"]["probe"]  # on another number of ranks, each reads another part
-        same = len(probes) == self.trainer.world_size
-        self.val_routing.restore_probe(probes[self.global_rank] if same else None)
+        # Other tokens are the probe where more of them are validated, or ranks read other parts.
+        probe = checkpoint["mohge"].get("probe", {"experts": [], "val_sequences": 0})
+        now = (self.trainer.world_size, self.config.trainer.val_sequences)
+        if (len(probe["experts"]), probe["val_sequences"]) == now:
+            self.val_routing.restore_probe(probe["experts"][self.global_rank])
         steps = checkpoint["global_step"]
         loop = self.trainer.fit_loop.epoch_loop
         loop.automatic_optimization.optim_progress.optimizer.step.total.ready = steps

@@ -9,7 +9,7 @@ import signal
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -84,7 +84,8 @@ def train(
         if rank.is_first:
             _begin(config, run, overrides, checkpoint, data.summary())
             for logger in loggers:
-                run.update_status(mlflow_run_id=getattr(logger, "run_id", None))
+                if (run_id := getattr(logger, "run_id", None)) is not None:  # another logger leaves it be
+                    run.update_status(mlflow_run_id=run_id)
                 logger.log_hyperparams(as_dict(config))
         mesh = build_mesh(mesh_sizes(config), device.type) if rank.world > 1 else None
         barrier()
@@ -114,10 +115,12 @@ def train(
         )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         barrier()  # a rank that hangs at the end is missed by the others
+        _drain(loggers)  # after it: nobody waits for this rank any more
     except (Interrupted, KeyboardInterrupt):
         note(state="interrupted")
         for logger in loggers:
             logger.finalize("KILLED")  # Lightning has called it failed
+        _drain(loggers)
         raise
     except SIGTERMException as error:
         note(state="interrupted")
@@ -125,14 +128,31 @@ def train(
             logger.finalize("KILLED")
         raise Interrupted("SIGTERM received before training began", signal.SIGTERM) from error
     except BaseException as error:
-        with contextlib.suppress(UserError, OSError):  # a full disk refuses this too: the first is the news
+        # A full disk refuses these too: the first failure is the news.
+        with contextlib.suppress(UserError):
             if run.exists:
                 note(state="failed", error=first_line(error))
+        with contextlib.suppress(UserError, OSError):
             for logger in loggers:  # Lightning does it only for what fails in its own hands
                 logger.finalize("failed")
+            _drain(loggers)
         raise
     note(state="finished")
     return run.read_status()
+
+
+@runtime_checkable
+class _Draining(Protocol):
+    """A logger that writes in the background."""
+
+    def drain(self) -> None:
+        """Wait until all is written."""
+
+
+def _drain(loggers: list[Logger]) -> None:
+    for logger in loggers:
+        if isinstance(logger, _Draining):
+            logger.drain()
 
 
 def _nothing(**fields: Any) -> None:

@@ -25,7 +25,7 @@ class ValidationRouting:
         device: of the batches.
 
     Attributes:
-        domains: names, in the order of `domain_load`.
+        domains: names, in the order of `domain_rows_MLE`.
         counts: of the last validation; of all ranks after `end`, as is all that follows.
         domain_rows_MLE: rows of each domain's tokens that each expert computed.
         together_LEE: tokens that chose both of two experts.
@@ -54,7 +54,7 @@ class ValidationRouting:
         return None if seen_LTK is None else seen_LTK.int().cpu()
 
     def restore_probe(self, probe_LTK: Tensor | None) -> None:
-        """Compare the next look with this one; with None, churn starts anew."""
+        """Compare the next look with this one; without it, or with None, churn starts anew."""
         self._churn.seen_LTK = probe_LTK
 
     def begin(self, domains: Sequence[str]) -> None:

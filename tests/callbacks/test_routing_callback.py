@@ -184,6 +184,7 @@ class Tracking(TrackingLogger):
 def test_pictures_and_arrays_are_sent_now_and_then(tmp_path, tier, sends):
     tiers = (f"callbacks.routing.tier={tier}", "callbacks.routing.picture_every=100")
     run = RunFolder(write_run(tmp_path / "run", *tiers))
+    run.routing_layers_path.write_text("{}\n")
     config = train_config(*tiers)
     callback = RoutingCallback(config.callbacks.routing, config)
     module = FakeModule(run=run, config=config)
@@ -225,3 +226,15 @@ def test_a_dense_model_has_no_routing_figures(tmp_path):
     callback.on_validation_end(FakeTrainer(), module)
     assert module.record == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_drawn_of_an_empty_record(tmp_path):
+    """A run that was killed before its first checkpoint begins again with empty files."""
+    config = train_config("callbacks.routing.picture_every=1")
+    callback = RoutingCallback(config.callbacks.routing, config)
+    run = RunFolder(tmp_path)
+    run.metrics_path.write_text("")
+    logger = Tracking()
+    trainer = FakeTrainer(global_step=1, loggers=[logger])
+    callback.on_train_batch_start(trainer, FakeModule(run=run, config=config), None, 0)
+    assert logger.sent == []

@@ -81,7 +81,7 @@ def test_logging_does_not_wait_for_a_store_that_hangs():
 
     def hang(metrics):
         release.wait()
-        taken.extend(metrics)
+        taken.extend((metric.key, metric.step) for metric in metrics)
 
     writer = Writer(hang)
     writer.add_metrics(step(0))
@@ -207,3 +207,36 @@ def test_a_server_that_is_away_may_come_back_and_a_wrong_request_stays_wrong(mon
     assert not may_pass(MlflowException("no such thing", error_code=INVALID_PARAMETER_VALUE))
     assert not may_pass(FileNotFoundError("plots"))
     assert not may_pass(TypeError("a mistake of ours"))
+
+
+def test_whoever_cannot_wait_long_leaves_the_rest_to_the_thread():
+    away = threading.Event()
+    taken = []
+
+    def send(metrics):
+        if not away.is_set():
+            raise ConnectionError("connection refused")
+        taken.extend((metric.key, metric.step) for metric in metrics)
+
+    writer = Writer(send)
+    writer.add_metrics(step(1))
+    with pytest.warns(UserWarning, match="connection refused"):
+        writer.drain(at_most=0.1)
+    assert taken == []
+    away.set()
+    writer.add_metrics(step(2))
+    writer.drain()
+    assert taken == expected(1, 2)
+
+
+def test_a_store_that_stays_away_is_waited_for_once(monkeypatch):
+    monkeypatch.setattr(writer_module, "_PATIENCE", 0.2)
+    writer = Writer(Sink(*[ConnectionError("connection refused")] * 1000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        writer.add_metrics(step(1))
+        writer.drain()
+        begun = time.monotonic()
+        writer.add_metrics(step(2))
+        writer.drain()
+    assert time.monotonic() - begun < 0.15

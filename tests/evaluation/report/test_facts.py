@@ -8,7 +8,7 @@ from fabricated_runs import write_run, write_whole_run
 
 from evaluation.report.answers import answers
 from evaluation.report.curves import group_shares, step_shares
-from evaluation.report.differences import config_differences, environment_differences
+from evaluation.report.differences import config_differences, environment_differences, settings_of
 from evaluation.report.facts import group_labels, over_seeds, run_facts
 from evaluation.report.loads import cost_quality, expert_load
 from evaluation.report.ranks import RankBalance, rank_balance, recorded_balance
@@ -54,7 +54,7 @@ def test_answers_name_experts_groups_and_ranks(small):
     said = [one["answer"] for one in answers(small, facts, rank_balance(small, 2), analysis_of(small, 0, ""))]
     assert "Idle: 1 of 8 (2 layers x 4) in the last validation: layer 0 expert 1 (width 8)." in said[0]
     # 100 number tokens all at width 8, 900 others half: (100 + 450) / 1000 of all.
-    assert "Width 8 handles most of numbers, 100.0% of their rows, against 55.0%" in said[1]
+    assert "Width 8 computes the largest share of the rows of numbers, 100.0%, against 55.0%" in said[1]
     # all_size on 2 ranks: experts 0 and 2, experts 1 and 3. FLOPs: 5 * 8 + 5 * 16 = 120, 1 * 8 + 5 * 16 = 88.
     assert said[2].startswith(
         "Nearly: this run had one process; on 2 ranks the busiest would have computed 1.15"
@@ -126,7 +126,7 @@ def test_the_heatmap_has_the_load_of_each_expert(small):
     rows = rows_of(expert_load([small]))
     assert [row["load"] for row in rows] == [2, 0, 1, 1, 0.5, 0.5, 1.5, 1.5]
     assert [row["rows"] for row in rows] == [4, 0, 2, 2, 1, 1, 3, 3]
-    assert [row["label"] for row in rows[:4]] == ["8 · 0", "8 · 1", "16 · 0", "16 · 1"]
+    assert [row["label"] for row in rows[:4]] == ["8 · 0", "8 · 1", "16 · 2", "16 · 3"]
     assert [row["first"] for row in rows[:4]] == [0, 0, 1, 0]
 
 
@@ -138,8 +138,8 @@ def test_cost_and_quality_are_those_of_the_facts(small):
     assert cost_quality([facts | {"bits_per_byte": None}]) is None
 
 
-def fact(arch, seed, bits, tokens=100, parameters=7):
-    named = {"model": "nano", "arch": arch, "seed": seed, "tokens": tokens, "parameters": parameters}
+def fact(arch, seed, bits, tokens=100, lr=1):
+    named = {"model": "nano", "arch": arch, "seed": seed, "tokens": tokens, "settings": f"{arch} {lr}"}
     return {**named, "bits_per_byte": bits, "tokens_per_second": 10 * seed}
 
 
@@ -153,7 +153,7 @@ def test_seeds_have_mean_and_sample_deviation():
 
 
 @pytest.mark.parametrize(
-    "other", [fact("mohge", 1, 2.0), fact("mohge", 2, 2.0, tokens=50), fact("mohge", 2, 2.0, parameters=8)]
+    "other", [fact("mohge", 1, 2.0), fact("mohge", 2, 2.0, tokens=50), fact("mohge", 2, 2.0, lr=8)]
 )
 def test_runs_that_differ_in_more_than_the_seed_make_no_mean(other):
     assert over_seeds([fact("mohge", 1, 1.0), other]) == []
@@ -190,3 +190,12 @@ def test_balance_as_json(small):
     assert plain["ranks"] == 2
     assert not plain["recorded"]
     np.testing.assert_allclose(plain["load_per_rank"]["all_size"], [120 / 104, 88 / 104])
+
+
+def test_settings_are_equal_for_runs_that_differ_in_seed_and_folder_alone(tmp_path):
+    runs = [
+        read_run(str(number), write_run(tmp_path / str(number), "arch=dense", *changes, steps=10))
+        for number, changes in enumerate([(), ("seed=2", "paths.output_dir=x"), ("optim.lr=0.5",)])
+    ]
+    first, second, third = map(settings_of, runs)
+    assert first == second != third

@@ -86,3 +86,12 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not():
         for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+def test_domains_of_few_sequences_are_drawn_as_one():
+    """Of one sequence each, resamples within domains would all be the same."""
+    sums_NM = np.arange(16.0)[:, None]
+    (found,) = Bootstrap(np.arange(16), 0, 500).means(sums_NM, np.ones((16, 1)))
+    (together,) = Bootstrap(np.zeros(16, int), 0, 500).means(sums_NM, np.ones((16, 1)))
+    assert found == together
+    assert found["high"] - found["low"] > 3

@@ -30,7 +30,10 @@ def test_it_writes_beside_the_runs_and_says_where(folder):
     finished = run_forked("mohge-report", ["runs=outputs"], folder)
     assert finished.status == 0, finished.stderr
     assert "Report of 2 runs" in finished.stdout
-    assert "Which group handles numbers? Width 48 handles most of numbers, 100.0%" in finished.stdout
+    assert (
+        "Which group handles numbers? Width 48 computes the largest share of the rows of numbers"
+        in finished.stdout
+    )
     assert finished.stdout.splitlines()[-1] == "Report: outputs/report/report.html"
     assert sorted(path.name for path in (folder / "outputs/report").iterdir()) == [
         "charts",
@@ -200,3 +203,13 @@ def test_a_trained_run_is_analysed_and_reported(tmp_path):
     assert run["tokens_analysis"].endswith("outputs/run/tokens/step_00000004")
     assert run["rank_balance"]["ranks"] == 2
     assert "charts/parts" in result["charts"]
+
+
+def test_a_folder_with_another_report_json_is_left_alone(folder, tmp_path):
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "report.json").write_text('{"charts": [1]}')
+    arguments = [f"runs={folder / 'outputs'}", f"output={taken}", "tokens=0"]
+    assert_refused(run_forked("mohge-report", arguments, folder), [str(taken)])
+    assert (taken / "report.json").read_text() == '{"charts": [1]}'
+    assert len(list(taken.iterdir())) == 1

@@ -15,6 +15,8 @@ from ranks_here import run_ranks
 
 from mohge.budget import budget
 from mohge.metrics import (
+    Churn,
+    CoActivation,
     DeadExperts,
     ExpertEntropy,
     FlopsPerToken,
@@ -186,3 +188,19 @@ def test_a_wrong_number_of_selected_groups_is_noticed():
     counts.check()
     with pytest.raises(AssertionError, match="16 groups"):
         counts.check(group_top_k=2)
+
+
+def test_pairs_are_counted_exactly_where_products_are_of_bfloat16():
+    together = CoActivation(1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        together.update([decision([(0, 1)] * 3001)])
+    assert together.compute()[0, 0, 1] == 3001
+
+
+def test_a_probe_follows_its_first_tokens_alone(monkeypatch):
+    monkeypatch.setattr("mohge.metrics.tokens.PROBED", 4)
+    churn = Churn(1)
+    churn.update([decision([(0, 1)] * 8)])
+    churn.update([decision([(0, 1)] * 3 + [(0, 2)] * 5)])
+    assert churn.seen_LTK.shape == (1, 4, 2)
+    assert churn.compute().overall == 1 / 4

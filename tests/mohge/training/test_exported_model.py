@@ -71,6 +71,7 @@ def test_the_exported_model_computes_what_the_trained_one_does(tmp_path, name):
 def test_neither_folders_nor_addresses_are_published(tmp_path):
     secret = (
         *("logger=mlflow", "logger.tracking_uri=https://me:secret@host", f"paths.output_dir={tmp_path}/out"),
+        *(f"logger.group={tmp_path}/group", f"logger.run_name={tmp_path}/texts"),
         *("data=text_files", f"data.path={tmp_path}/texts", f"paths.cache_dir={tmp_path}/cache"),
     )
     checkpoint, _ = saved(tmp_path, config_of(*secret, *TINY_MODEL, *TINY_EXPERTS, *TINY_ROUTER))
