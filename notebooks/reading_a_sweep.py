@@ -42,12 +42,6 @@ COLOURS = {"mohge": "#0072B2", "moe": "#D55E00"}
 MARKERS = {"mohge": "o", "moe": "s"}
 
 
-def quoted(path):
-    """A path as a value for Hydra, whatever its characters."""
-    escaped = str(path).replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 # %% [markdown]
 # ## The runs
 #
@@ -66,7 +60,7 @@ overrides = [
     f"seed={','.join(map(str, SEEDS))}",
     "logger=none",
     "paths.run_dir=null",
-    f"hydra.sweep.dir={quoted(sweep)}",
+    f"hydra.sweep.dir='{sweep}'",  # quoted, since Hydra reads commas and brackets
 ]
 print(shlex.join(["mohge-train", "-m", *overrides]))
 
