@@ -15,7 +15,13 @@ needs_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_gpus_train_as_one_does(tmp_path, parallel, precision):
     tiny = tiny_run(write_corpus(tmp_path / "texts"), tmp_path / "cache")
-    shared = [*tiny, "trainer.max_steps=8", "trainer.accelerator=cuda", f"trainer.precision={precision}"]
+    shared = [
+        *tiny,
+        "callbacks=default",
+        "trainer.max_steps=8",
+        "trainer.accelerator=cuda",
+        f"trainer.precision={precision}",
+    ]
     for name, mesh in (("one", []), ("two", [f"parallel={parallel}", "trainer.devices=2"])):
         arguments = [*shared, *mesh, f"paths.run_dir={tmp_path / name}"]
         finished = run_forked("mohge-train", arguments, tmp_path)

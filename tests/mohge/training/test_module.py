@@ -127,6 +127,7 @@ def test_a_gpu_learns_as_the_cpu_does(tiny, tmp_path, precision):
             tmp_path / accelerator,
             *tiny,
             *("trainer.max_steps=8", f"trainer.accelerator={accelerator}", f"trainer.precision={precision}"),
+            "callbacks=default",
         )
         losses[accelerator] = [record["train/loss"] for record in records]
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3 if precision == "fp32" else 3e-2)
