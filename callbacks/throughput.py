@@ -17,7 +17,7 @@ from mohge.config.schema import CallbackConfig, TrainConfig
 from mohge.parallel.waits import watching_waits
 
 _MEASURED_AGAIN = 3
-"""Times that the peak is measured again, at most: each takes as long as a step or two."""
+"""Times that the peak of a CPU is measured again, at most: each takes as long as a step or two."""
 
 
 class ThroughputCallback(pl.Callback):
@@ -47,8 +47,11 @@ class ThroughputCallback(pl.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure the machine's peak, then start the clocks."""
-        self._peak, self._again = 0.0, _MEASURED_AGAIN
+        on_gpu = pl_module.device.type == "cuda"
+        self._peak, self._again = 0.0, 0 if on_gpu else _MEASURED_AGAIN  # a full GPU has no room for it
         self._measure_peak(trainer, pl_module)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(pl_module.device)  # those matrices are not the run's
         self._step = trainer.global_step
         self._pace, self._clock = Pace(), StepClock()
         if trainer.world_size > 1:
