@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluation.report.differences import settings_of
 from evaluation.run_data import RunData, read_lines
+from mohge.budget import train_flops
 
 
 def run_facts(run: RunData, alarms: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -126,12 +127,7 @@ def over_seeds(facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _measured_flops(run: RunData, train: int | None, expected: float, measured: float | None) -> float | None:
-    """The budget's training FLOPs, corrected by the routed parameters that tokens really visited.
-
-    A parameter costs two FLOPs in the forward pass and four in the backward pass, and two more where the
-    forward pass is recomputed.
-    """
+    """The budget's training FLOPs, corrected by the routed parameters that tokens really visited."""
     if train is None or measured is None:
         return None
-    per_parameter = 8 if run.config.model.activation_checkpointing else 6
-    return train + per_parameter * (measured - expected)
+    return train + train_flops(run.config, measured - expected)
