@@ -16,9 +16,14 @@ def check(cfg: DataConfig) -> None:
 
     Raises:
         UserError: a path that does not exist, a tokenizer that does not fit, a system that lacks what the
-            corpus needs, a cache that cannot be written, …
+            corpus needs, a cache that cannot be written, … and benchmarks, which are no corpus.
     """
-    _check_cache(cache_folder(cfg))
+    if cfg.name == "benchmarks":
+        raise UserError(
+            "data=benchmarks holds items to score, not text to train on: choose another data=, and prepare "
+            "the benchmarks for mohge-eval with mohge-prepare data=benchmarks."
+        )
+    check_cache(cache_folder(cfg))
     # The tokenizers library is a compiled module of its own: quick to import, unlike torch.
     from datamodules.tokenizer import SMALLEST_VOCABULARY, load_tokenizer
 
@@ -34,7 +39,8 @@ def check(cfg: DataConfig) -> None:
         corpus.check()
 
 
-def _check_cache(folder: Path) -> None:
+def check_cache(folder: Path) -> None:
+    """Raise UserError if the folder of prepared data could not be made or written."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mohge.end_token import END_TOKEN, END_TOKENS, end_token
 from mohge.errors import UserError
 
-END_TOKEN = "<|endoftext|>"
-END_TOKENS = (END_TOKEN, "<|end_of_text|>", "<|eot|>", "<eos>", "</s>")
-"""Names under which a given tokenizer may hold its end-of-document token, by preference."""
 SMALLEST_VOCABULARY = 257
 """All bytes and the end token."""
 _PROBE = "Naïve 'déjà vu',\n\t x = 1234;  # 物理 🙂\r\n\n    done\x00 "
@@ -78,10 +76,9 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 def find_end_token(tokenizer: Tokenizer, name: str) -> str:
     """The special token that ends a document; UserError, naming the tokenizer, without one."""
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    for token in END_TOKENS:
-        if token in special:
-            return token
+    found = end_token(tokenizer)
+    if found is not None:
+        return found
     raise UserError(
         f"{name} has no special token that ends a document: add {END_TOKEN} to it (or one of "
         f"{', '.join(END_TOKENS[1:])}), or set data.tokenizer=null to train one."

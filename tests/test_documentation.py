@@ -38,7 +38,7 @@ SHORT = [
     "callbacks=none",
     "logger=none",
 ]
-DOWNLOADS = ("data=debian_docs", "data=hf", "experiment=paper")
+DOWNLOADS = ("data=debian_docs", "data=hf", "data=benchmarks", "experiment=paper")
 
 
 def documented_commands() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +34,9 @@ class HubDataset:
         self._sources: tuple[Source, ...] = ()
 
     def check(self) -> None:
-        """Raise UserError without the datasets library or a name to read."""
+        """Raise UserError without a name to read."""
         if self._cfg.path is None:
             raise UserError("data=hf needs data.path=NAME: a dataset of the hub, or a local folder.")
-        if importlib.util.find_spec("datasets") is None:
-            raise UserError(
-                "data=hf needs the datasets library, which is not installed: pip install mohge[hf]."
-            )
         if self._cfg.path.startswith(("/", ".", "~")) and self._local is None:
             raise UserError(
                 f"data.path={self._cfg.path} is not a folder: give a dataset's folder or hub name."

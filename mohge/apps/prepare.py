@@ -1,4 +1,4 @@
-"""mohge-prepare: fetch, clean, split and tokenize a corpus, once."""
+"""mohge-prepare: fetch, clean, split and tokenize a corpus, or fetch the benchmarks, once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from mohge.config.targets import build, check_data
 
 
 def run(config: ResultConfig, overrides: list[str]) -> None:
-    """Prepares the corpus of the composed configuration, and prints what it holds."""
-    check_data(config.data)
+    """Prepares the corpus or the benchmarks of the composed configuration, and prints what they hold."""
+    benchmarks = config.data.name == "benchmarks"
+    if not benchmarks:  # their check refuses them as a corpus
+        check_data(config.data)
     data = build("data", config.data.target, config.data, config.seed)
     data.prepare(progress=config.format == "table")
     summary = data.summary()
-    emit(summary, lambda: _render(summary), config.format, config.output)
+    render = _render_benchmarks if benchmarks else _render
+    emit(summary, lambda: render(summary), config.format, config.output)
 
 
 def main() -> None:
@@ -52,3 +55,20 @@ def _render(summary: dict[str, Any]) -> RenderableType:
         f"store: {summary['folder']}"
     )
     return Group(table, facts)
+
+
+def _render_benchmarks(summary: dict[str, Any]) -> RenderableType:
+    """A row per benchmark, then where the tasks are and what they are made of."""
+    table = Table(title="benchmarks, by task of lm-eval", title_justify="left")
+    for heading in ("task", "benchmark", "split", "items", "bytes", "licence"):
+        table.add_column(heading, justify="right" if heading in ("items", "bytes") else "left")
+    for name, facts in summary["benchmarks"].items():
+        numbers = (f"{facts['items']:,}", f"{facts['bytes']:,}")
+        table.add_row(name, facts["label"], facts["split"], *numbers, facts["licence"])
+    wheel = summary["wheel"]
+    lines = Text(
+        f"items: {wheel['project']} {wheel['version']} ({wheel['licence']}); licences are those that the "
+        "datasets' cards state\n"
+        f"tasks: {summary['folder']}/tasks, on the definitions of lm-eval {summary['lm_eval']}"
+    )
+    return Group(table, lines)

@@ -20,7 +20,7 @@ IMPLEMENTATIONS = ("eager", "grouped_mm")
 
 
 def transformers_installed() -> bool:
-    """Whether the extra `peers` is there."""
+    """Whether the extra `transformers` is there."""
     return importlib.util.find_spec("transformers") is not None
 
 

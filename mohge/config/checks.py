@@ -26,7 +26,7 @@ def check(config: TrainConfig) -> None:
     _check_losses(config)
     _check_data(config)
     _check_trainer(config)
-    if config.resume is None:  # else the mesh is checked with the keys that the run has stored
+    if config.has_mesh and config.resume is None:  # else it is checked with the keys that the run has stored
         mesh_sizes(config)
 
 
@@ -188,7 +188,7 @@ def _check_data(config: TrainConfig) -> None:
         f"data.vocab_size={data.vocab_size} is more than the model's model.vocab_size={model.vocab_size}: "
         f"use at most that",
     )
-    if data.name in ("python_stdlib", "debian_docs"):
+    if data.name in ("python_stdlib", "debian_docs", "benchmarks"):
         _require(
             data.path is None,
             f"data.path={data.path} has no effect with data={data.name}: leave it out, or use "

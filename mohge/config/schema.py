@@ -8,7 +8,7 @@ A checkpoint stores the same content as a plain dict, and `typed` reads it back.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from typing import Annotated, ClassVar, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -174,8 +174,8 @@ class DataConfig:
     check: str | None = None
     """Function that refuses this configuration, with UserError, where it cannot work: called before
     torch is imported, and so takes well under a second."""
-    name: Literal["python_stdlib", "text_files", "debian_docs", "hf"]
-    """Kind of corpus."""
+    name: Literal["python_stdlib", "text_files", "debian_docs", "hf", "benchmarks"]
+    """Kind of corpus; benchmarks are none, and are prepared alone."""
     path: str | None = None
     """text_files: a file, folder or glob. hf: a dataset of the hub, or a local folder."""
     subset: str | None = None
@@ -277,6 +277,39 @@ class RoutingCallbackConfig(CallbackConfig):
 
 
 @config_class
+class SuiteConfig:
+    """Benchmarks that are run together."""
+
+    name: str
+    """Name of the suite; results go to a folder of this name."""
+    tasks: tuple[str, ...] = ()
+    """Tasks or groups of lm-eval: those that mohge-prepare data=benchmarks writes end in _local, all others
+    are lm-eval's own, which fetch from a hub."""
+    fewshot: dict[str, NonNegative] = field(default_factory=dict)
+    """Solved examples before each item, by task, where it is not the task's own number."""
+    limit: Positive | None = None
+    """Items of each task, at most; of a group, of each of its tasks. Unset, all of them."""
+    held_out: NonNegative | None = 0
+    """Tokens of the run's own held-out text that are scored, about, spread over its domains; unset, all."""
+
+
+@config_class
+class BenchmarksCallbackConfig(CallbackConfig):
+    """The callback that runs a small suite of benchmarks during training."""
+
+    every: Positive | None = None
+    """Steps between evaluations, at steps that are recorded; the last step too. Unset, there are none."""
+    suite: SuiteConfig
+    """What is asked of the model."""
+    batch_size: Positive = 32
+    """Sequences of a forward pass."""
+    evaluator: str
+    """Class or function that makes the evaluator; it is called with this configuration and the run's."""
+    find_tasks: str
+    """Finds the tasks that mohge-prepare has written; it is called with paths.cache_dir."""
+
+
+@config_class
 class CallbacksConfig:
     """What watches a run; null switches one off."""
 
@@ -290,6 +323,8 @@ class CallbacksConfig:
     """The progress bar."""
     plots: CallbackConfig | None = None
     """Pictures of losses, group shares and expert load at the end of the run."""
+    benchmarks: BenchmarksCallbackConfig | None = None
+    """A small suite of benchmarks at intervals."""
 
 
 @config_class
@@ -342,6 +377,8 @@ class ComparisonConfig:
 class TrainConfig:
     """All that mohge-train reads."""
 
+    has_mesh: ClassVar[bool] = True
+    """Whether the ranks that have been started, if any, are to be laid out as `parallel` says."""
     model: ModelConfig
     arch_name: str
     """Name of the architecture preset, for tables and run names."""

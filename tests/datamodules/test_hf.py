@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -117,9 +116,7 @@ def test_wrong_settings_are_named(
     assert "\n" not in str(caught.value)
 
 
-def test_checks_name_what_is_missing(
-    configure: Configure, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checks_name_what_is_missing(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data=hf needs data\.path=NAME"):
         check(configure(name="hf"))
     with pytest.raises(UserError, match="is not a folder"):
@@ -127,6 +124,3 @@ def test_checks_name_what_is_missing(
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"data\.path=.*empty cannot be opened"):
         prepare(hub(configure, tmp_path / "empty"), progress=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install mohge\[hf\]"):
-        check(hub(configure, dataset_folder))
