@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ def run(config: ExportConfig, overrides: list[str]) -> None:
     if given is not None:
         refuse_taken(given)  # before anything that takes time
     checkpoint = choose_checkpoint(config.checkpoint)
-    folder = given or _default_folder(checkpoint)
+    folder = given or _default_folder(checkpoint, config.format)
     # Late, since torch takes seconds to import: wrong input has been refused by now.
     from mohge.training.export import export_checkpoint
 
-    result = export_checkpoint(checkpoint, folder)
-    print(json.dumps(result, indent=2) if config.format == "json" else _summary(result))
+    facts = export_checkpoint(checkpoint, folder, config.format)
+    print(_summary(facts, checkpoint, folder))
 
 
 def main() -> None:
@@ -40,18 +39,25 @@ def main() -> None:
     run_app("export", ExportConfig, run)
 
 
-def _default_folder(checkpoint: Path) -> Path:
+def _default_folder(checkpoint: Path, format: str) -> Path:
     of = run_of(checkpoint)
     if of is None:
         raise UserError(f"checkpoint {checkpoint} is in no run's folder: say where to write with output=DIR")
-    return of.path / "export" / checkpoint.name
+    return of.path / "export" / (checkpoint.name if format == "mohge" else f"{checkpoint.name}_{format}")
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _summary(facts: dict[str, Any], checkpoint: Path, folder: Path) -> str:
+    where = repr(str(folder))
+    trust = ", trust_remote_code=True" if "modeling_mohge.py" in facts["files"] else ""
+    load = (
+        f"from transformers import AutoModelForCausalLM; "
+        f"model = AutoModelForCausalLM.from_pretrained({where}{trust})"
+        if facts["format"] == "hf"
+        else f"from mohge.training.export import load_exported; config, model = load_exported({where})"
+    )
     return (
-        f"Exported {result['checkpoint']}: step {result['step']}, {result['tokens']:,} tokens, "
-        f"{result['parameters']:,} parameters in {result['bytes']:,} bytes\n"
-        f"Folder: {result['folder']} with {', '.join(result['files'])}\n"
-        "Load in Python: from mohge.training.export import load_exported; "
-        f"config, model = load_exported({result['folder']!r})"
+        f"Exported {checkpoint}: step {facts['step']}, {facts['tokens']:,} tokens, "
+        f"{facts['parameters']:,} parameters in {facts['bytes']:,} bytes, as {facts['class']}\n"
+        f"Folder: {folder} with {', '.join(facts['files'])}\n"
+        f"Load in Python: {load}"
     )

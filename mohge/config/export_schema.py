@@ -14,6 +14,6 @@ class ExportConfig(TrainConfig):
     checkpoint: str
     """A run's folder (its newest intact checkpoint), a checkpoint's folder, or a file in one."""
     output: str | None = None
-    """Folder to write; by default `export/STEP` in the run's folder."""
-    format: Literal["table", "json"] = "table"
-    """What to print."""
+    """Folder to write; by default `export/STEP` in the run's folder, or `export/STEP_hf`."""
+    format: Literal["mohge", "hf"] = "mohge"
+    """Our own names of weights and keys, or those of Hugging Face's transformers."""

@@ -1,9 +1,14 @@
-"""A trained model as three files that any program can read.
+"""A trained model as files that any program can read, in one of two formats.
 
-model.safetensors  all weights, in float32, under their names in `TransformerLM`; a tied head is not
-                   stored beside the embedding
-config.json        format, version of this package, step, tokens, and the training configuration
-tokenizer.json     of the tokenizers library, if the prepared corpus of the run is still there
+mohge
+    model.safetensors  all weights, in float32, under their names in `TransformerLM`; a tied head is not
+                       stored beside the embedding
+    config.json        format, version of this package, step, tokens, and the training configuration
+    tokenizer.json     of the tokenizers library, if the prepared corpus of the run is still there
+    export.json        plain facts: where it comes from, and what is in the folder
+hf
+    a folder of transformers, as `mohge.interchange` describes it, whose export.json holds the training
+    configuration too
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +32,8 @@ from torch import Tensor
 from mohge.config.schema import PathsConfig, TrainConfig
 from mohge.errors import UserError, first_line
 from mohge.files import atomic_folder, refuse_taken
+from mohge.interchange.layouts import CLASSES, model_type_of
+from mohge.interchange.writing import converted, write_description
 from mohge.model.transformer import TransformerLM, build_model
 from mohge.training.checkpoint import VerifiedCheckpointIO, read_tensors
 from mohge.training.checkpoint_choice import run_of
@@ -39,9 +46,12 @@ FORMAT = "mohge-export-1"
 MODEL = "model.safetensors"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+FACTS = "export.json"
 
 
-def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
+def export_checkpoint(
+    checkpoint: Path, folder: Path, format: Literal["mohge", "hf"] = "mohge"
+) -> dict[str, Any]:
     """Writes the model of a checkpoint to a new folder, whole or not at all.
 
     One copy of the weights is in memory, and nothing else of the checkpoint's tensors.
@@ -49,42 +59,53 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> dict[str, Any]:
     Args:
         checkpoint: its folder, with checksums that were looked at, as `choose_checkpoint` does.
         folder: to make; it may exist if it is empty.
+        format: see the module.
 
     Returns:
-        Plain facts: checkpoint, folder, step, tokens, parameters, bytes (of model.safetensors), files.
+        What export.json says: format, class, version, checkpoint (name of its folder), step, tokens,
+        parameters, bytes (of model.safetensors), files; for hf also config.
 
     Raises:
-        UserError: the folder is taken, the disk refuses, or the checkpoint does not fit this version.
+        UserError: the folder is taken, the disk refuses, the checkpoint does not fit this version, or format
+            hf has no tokenizer to write.
     """
     refuse_taken(folder)
-    config, _, weights, state = _read(checkpoint)
+    config, model, weights, state = _read(checkpoint)
     plain, step = state["mohge"]["config"], state["global_step"]
     data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
-    tokenizer = _find_tokenizer(checkpoint, data.get("data.fingerprint"))
-
+    fingerprint = data.get("data.fingerprint")
     version = importlib.metadata.version("mohge")
-    facts = {"format": FORMAT, "version": version, "step": step, "tokens": step * config.tokens_per_step}
+    facts = {
+        "format": format,
+        "class": CLASSES[model_type_of(config)] if format == "hf" else type(model).__name__,
+        "version": version,
+        "checkpoint": checkpoint.resolve().name,
+        "step": step,
+        "tokens": step * config.tokens_per_step,
+        "parameters": sum(tensor.numel() for tensor in weights.values()),
+    }
     with atomic_folder(folder) as temporary:
-        text = json.dumps({**facts, "config": _published(plain)}, indent=2)
-        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        if tokenizer is not None:
-            (temporary / TOKENIZER).write_bytes(tokenizer)
+        if format == "hf":
+            tokenizer = _needed_tokenizer(checkpoint, fingerprint)
+            write_description(temporary, config, tokenizer, step, f"checkpoint {checkpoint}")
+            weights = converted(config, model, weights)
+        else:
+            told = {"format": FORMAT, **{key: facts[key] for key in ("version", "step", "tokens")}}
+            _write_json(temporary / CONFIG, {**told, "config": _published(plain)})
+            optional = find_tokenizer(checkpoint, fingerprint)
+            if optional is not None:
+                (temporary / TOKENIZER).write_bytes(optional)
         try:
             save_file(weights, temporary / MODEL, {"format": "pt", "mohge": version, "step": str(step)})
         except SafetensorError as error:  # how the library reports a refused write
             raise OSError(first_line(error)) from error
         shutil.copymode(temporary / CONFIG, temporary / MODEL)  # it makes files for their owner alone
-        size = (temporary / MODEL).stat().st_size
-        files = sorted(path.name for path in temporary.iterdir())
-    return {
-        "checkpoint": str(checkpoint),
-        "folder": str(folder),
-        "step": step,
-        "tokens": facts["tokens"],
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
-        "bytes": size,
-        "files": files,
-    }
+        facts["bytes"] = (temporary / MODEL).stat().st_size
+        facts["files"] = sorted([FACTS, *(path.name for path in temporary.iterdir())])
+        if format == "hf":
+            facts["config"] = _published(plain)
+        _write_json(temporary / FACTS, facts)
+    return facts
 
 
 def load_checkpoint_model(checkpoint: Path) -> tuple[TrainConfig, TransformerLM, dict[str, Any]]:
@@ -197,26 +218,49 @@ def _check_names(model: TransformerLM, weights: dict[str, Tensor], source: str) 
         )
 
 
-def _find_tokenizer(checkpoint: Path, fingerprint: str | None) -> bytes | None:
+def find_tokenizer(checkpoint: Path, fingerprint: str | None) -> bytes | None:
     """The tokenizer.json of the corpus that the run has read; if it is gone, the log says so.
 
     Args:
         checkpoint: its folder.
         fingerprint: of the corpus, as the checkpoint has it.
     """
+    try:
+        return _tokenizer_of(checkpoint, fingerprint)
+    except _NoTokenizer as reason:
+        log.warning("%s is left out: %s", TOKENIZER, reason)
+        return None
+
+
+def _needed_tokenizer(checkpoint: Path, fingerprint: str | None) -> bytes:
+    try:
+        return _tokenizer_of(checkpoint, fingerprint)
+    except _NoTokenizer as reason:
+        raise UserError(
+            f"checkpoint {checkpoint} cannot be exported with format=hf, as it needs a tokenizer: {reason}; "
+            "prepare the corpus again, or use format=mohge"
+        ) from reason
+
+
+class _NoTokenizer(Exception):  # noqa: N818  (it says why)
+    """Why there is none."""
+
+
+def _tokenizer_of(checkpoint: Path, fingerprint: str | None) -> bytes:
     run = run_of(checkpoint)
     if run is None:
-        log.warning("%s is left out: only the folder of a run tells where its corpus is", TOKENIZER)
-        return None
+        raise _NoTokenizer("only the folder of a run tells where its corpus is")
     try:
         store = Path(json.loads((run.path / "data.json").read_text(encoding="utf-8"))["folder"])
         manifest = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
         recorded = manifest["fingerprint"], manifest["files"][TOKENIZER]["sha256"]
         content = (store / TOKENIZER).read_bytes()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is left out: the corpus of the run is gone (%s)", TOKENIZER, first_line(error))
-        return None
+        raise _NoTokenizer(f"the corpus of the run is gone ({first_line(error)})") from error
     if recorded != (fingerprint, hashlib.sha256(content).hexdigest()):
-        log.warning("%s is left out: %s has changed since the run", TOKENIZER, store)
-        return None
+        raise _NoTokenizer(f"{store} has changed since the run")
     return content
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from commands import run_forked
+from commands import Finished, run_forked
 from refusals import assert_refused, assert_refused_at_once, contents
 from safetensors import safe_open
 from tiny_runs import tiny_run, write_corpus
 from tokenizers import Tokenizer
 
+from mohge.interchange import end_token_id, load_transformers
 from mohge.training.checkpoint import read_tensors
 from mohge.training.export import load_exported
 from mohge.training.tensors import WEIGHTS
@@ -49,17 +51,25 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def exported(folder: Path, *overrides: str) -> dict[str, Any]:
-    finished = run_forked("mohge-export", [*overrides, "format=json"], folder)
-    assert finished.status == 0, finished.stderr
-    result: dict[str, Any] = json.loads(finished.stdout)
-    return result
+    """What export.json says of the folder that the command names."""
+    finished = run_forked("mohge-export", list(overrides), folder)
+    assert (finished.status, finished.stderr) == (0, "")
+    return facts(folder, finished)
+
+
+def facts(folder: Path, finished: Finished) -> dict[str, Any]:
+    made = re.search(r"^Folder: (\S+) with", finished.stdout, flags=re.MULTILINE)
+    assert made is not None, finished.stdout
+    found: dict[str, Any] = json.loads((folder / made[1] / "export.json").read_text(encoding="utf-8"))
+    return found
 
 
 def test_it_writes_weights_configuration_and_tokenizer(folder):
     finished = run_forked("mohge-export", ["checkpoint=run"], folder)
     assert (finished.status, finished.stderr) == (0, "")
     made = folder / "run" / "export" / "step_00000004"
-    assert {path.name for path in made.iterdir()} == {"model.safetensors", "config.json", "tokenizer.json"}
+    names = {"model.safetensors", "config.json", "tokenizer.json", "export.json"}
+    assert {path.name for path in made.iterdir()} == names
     with safe_open(made / "model.safetensors", "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
         assert file.metadata()["format"] == "pt"
@@ -79,13 +89,31 @@ def test_it_writes_weights_configuration_and_tokenizer(folder):
     assert len({path.stat().st_mode for path in made.iterdir()}) == 1, "others may read all or nothing"
 
 
-def test_json_is_one_object_and_nothing_else(folder):
-    result = exported(folder, "checkpoint=run", "output=a/model")
+@pytest.mark.parametrize(("format", "name"), [("mohge", "TransformerLM"), ("hf", "MohgeForCausalLM")])
+def test_facts_are_written_beside_the_model(folder, format, name):
+    result = exported(folder, "checkpoint=run", "output=a/model", f"format={format}")
     made = folder / "a" / "model"
-    assert result["folder"] == "a/model"
+    assert (result["format"], result["class"], result["checkpoint"]) == (format, name, "step_00000004")
+    assert str(folder) not in (made / "export.json").read_text(), "they may be published"
     assert result["bytes"] == (made / "model.safetensors").stat().st_size
     assert result["files"] == sorted(path.name for path in made.iterdir())
     assert (result["step"], result["tokens"]) == (STEPS, STEPS * 4 * 32)
+
+
+def test_the_folder_for_transformers_holds_the_same_model(folder):
+    finished = run_forked("mohge-export", ["checkpoint=run", "format=hf"], folder)
+    assert (finished.status, finished.stderr) == (0, "")
+    made = folder / "run" / "export" / "step_00000004_hf"
+    assert f"AutoModelForCausalLM.from_pretrained({str(made)!r}, trust_remote_code=True)" in finished.stdout
+    assert {path.name for path in made.iterdir()} == set(facts(folder, finished)["files"])
+    exported(folder, "checkpoint=run")
+    config, ours = load_exported(folder / "run" / "export" / "step_00000004")
+    found, loaded = load_transformers(made)
+    assert found == config
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in ours.state_dict().items())
+    tokenizers = [(folder / "run/export" / name / "tokenizer.json") for name in (made.name, "step_00000004")]
+    assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
+    assert end_token_id(made) == 0
 
 
 def test_several_checkpoints_by_one_command(folder):
@@ -114,9 +142,9 @@ def test_a_checkpoint_of_four_ranks_is_exported_by_one_process(trained, tmp_path
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_taken(folder):
     newest = folder / "run" / "checkpoints" / "step_00000004"
     (newest / "state.ckpt").write_bytes(b"nonsense")
-    finished = run_forked("mohge-export", ["checkpoint=run", "format=json"], folder)
+    finished = run_forked("mohge-export", ["checkpoint=run"], folder)
     assert finished.status == 0
-    assert json.loads(finished.stdout)["step"] == 2
+    assert facts(folder, finished)["step"] == 2
     (line,) = finished.stderr.splitlines()
     assert "step_00000004 is damaged (state.ckpt has" in line
     assert "using run/checkpoints/step_00000002" in line
@@ -137,19 +165,22 @@ def corpus_changed(run: Path) -> None:
 @pytest.mark.parametrize(("change", "reason"), [(corpus_gone, "is gone"), (corpus_changed, "has changed")])
 def test_without_its_corpus_the_tokenizer_is_left_out_and_that_is_said(folder, change, reason):
     change(folder / "run")
-    finished = run_forked("mohge-export", ["checkpoint=run", "format=json"], folder)
+    finished = run_forked("mohge-export", ["checkpoint=run"], folder)
     assert finished.status == 0
-    assert json.loads(finished.stdout)["files"] == ["config.json", "model.safetensors"]
+    assert facts(folder, finished)["files"] == ["config.json", "export.json", "model.safetensors"]
     (line,) = finished.stderr.splitlines()
     assert line.startswith("tokenizer.json is left out: ")
     assert reason in line
+    finished = run_forked("mohge-export", ["checkpoint=run", "format=hf"], folder)
+    assert_refused(finished, ["step_00000004 cannot be exported with format=hf", reason, "use format=mohge"])
+    assert not (folder / "run/export/step_00000004_hf").exists()
 
 
 def test_a_checkpoint_copied_out_of_its_run(folder):
     shutil.copytree(folder / "run" / "checkpoints" / "step_00000002", folder / "best")
     assert_refused(run_forked("mohge-export", ["checkpoint=best"], folder), ["no run's folder", "output=DIR"])
-    finished = run_forked("mohge-export", ["checkpoint=best", "output=model", "format=json"], folder)
-    assert json.loads(finished.stdout)["step"] == 2
+    finished = run_forked("mohge-export", ["checkpoint=best", "output=model"], folder)
+    assert facts(folder, finished)["step"] == 2
     assert "tokenizer.json is left out" in finished.stderr
 
 
@@ -165,7 +196,7 @@ MISTAKES = [
     ("checkpoint=run arch=moe", ["arch=moe has no effect", "leave it out"]),
     ("checkpoint=run +colour=blue", ["unknown key colour"]),
     ("checkpont=run", ["unknown key checkpont; did you mean checkpoint?"]),
-    ("checkpoint=run format=xml", ["format='xml'", "'table' or 'json'"]),
+    ("checkpoint=run format=xml", ["format='xml'", "'mohge' or 'hf'"]),
 ]
 
 

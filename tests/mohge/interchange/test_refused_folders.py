@@ -1,0 +1,170 @@
+"""A folder of transformers that ours cannot compute exactly, or that is damaged, is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hf_folders import tiny_model, write_hf
+from safetensors.torch import load_file, save_file
+
+from mohge.errors import UserError
+from mohge.interchange import end_token_id, is_transformers_folder, load_transformers
+
+OF_TYPE = {"llama": "dense", "mixtral": "moe", "granitemoeshared": "moe shared", "mohge": "mohge"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    parent = tmp_path_factory.mktemp("models")
+    return {kind: write_hf(parent / kind, *tiny_model(name)) for kind, name in OF_TYPE.items()}
+
+
+@pytest.fixture
+def copied(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda kind: shutil.copytree(folders[kind], tmp_path / "model")
+
+
+def change(folder: Path, name: str = "config.json", **keys: object) -> None:
+    """None takes the key away."""
+    content = {**json.loads((folder / name).read_text()), **keys}
+    kept = {key: value for key, value in content.items() if value is not None}
+    (folder / name).write_text(json.dumps(kept))
+
+
+def refusal(action: Callable[[], Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        action()
+    (sentence,) = str(caught.value).splitlines()
+    return sentence
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
+CONFIGS: list[tuple[str, dict[str, object], str]] = [
+    (
+        "llama",
+        {"model_type": "gpt2"},
+        "has model_type=gpt2 in config.json: this version reads llama, mixtral, ",
+    ),
+    (
+        "llama",
+        {"hidden_act": "gelu"},
+        "has hidden_act=gelu in config.json, which this model does not compute",
+    ),
+    ("llama", {"attention_bias": True}, "has attention_bias=True"),
+    ("llama", {"mlp_bias": True}, "has mlp_bias=True"),
+    ("llama", {"head_dim": 8}, "has head_dim=8 in config.json, which this model does not compute: it has 16"),
+    ("llama", {"rope_parameters": YARN}, "has rope_parameters.rope_type=yarn"),
+    (
+        "llama",
+        {"rope_parameters": None, "rope_scaling": {"type": "linear"}},
+        "has rope_scaling.rope_type=linear",
+    ),
+    (
+        "llama",
+        {"rope_parameters": {"partial_rotary_factor": 0.5}},
+        "has rope_parameters.partial_rotary_factor=0.5",
+    ),
+    ("llama", {"partial_rotary_factor": 0.25}, "has partial_rotary_factor=0.25"),
+    ("llama", {"quantization_config": {"bits": 4}}, "has quantization_config=set"),
+    ("llama", {"hidden_size": None}, "has no hidden_size in config.json"),
+    ("llama", {"hidden_size": "wide"}, "has hidden_size='wide' in config.json, which is not a whole number"),
+    ("llama", {"num_hidden_layers": True}, "has num_hidden_layers=True"),
+    ("llama", {"num_attention_heads": 3, "head_dim": None}, "makes no model: model.heads=3 does not divide"),
+    ("llama", {"num_attention_heads": 0}, "makes no model (heads=0"),
+    ("llama", {"rms_norm_eps": "small"}, "makes no model (norm_eps='small'"),
+    ("llama", {"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
+    ("llama", {"num_hidden_layers": 1}, "holds the tensor model.layers.1.input_layernorm.weight, for which"),
+    (
+        "llama",
+        {"vocab_size": 299},
+        "holds model.embed_tokens.weight of 300 x 32, and its config.json asks for 299 x",
+    ),
+    ("mixtral", {"sliding_window": 31}, "has sliding_window=31"),
+    (
+        "mixtral",
+        {"num_local_experts": 7},
+        "lacks the tensor model.layers.0.block_sparse_moe.experts.6.w1.weight",
+    ),
+    ("mixtral", {"attention_bias": True}, "has attention_bias=True"),
+    ("granitemoeshared", {"embedding_multiplier": 12.0}, "has embedding_multiplier=12.0"),
+    ("granitemoeshared", {"residual_multiplier": 0.22}, "has residual_multiplier=0.22"),
+    ("granitemoeshared", {"logits_scaling": 8.0}, "has logits_scaling=8.0"),
+    ("granitemoeshared", {"attention_multiplier": 1.0}, "has attention_multiplier=1.0"),
+    ("granitemoeshared", {"attention_multiplier": None}, "has attention_multiplier=1.0"),
+    ("mohge", {"router": "random"}, "makes no model (kind='random'"),
+    ("mohge", {"expert_widths": None}, "has no expert_widths"),
+    ("mohge", {"expert_widths": [8, 16]}, "holds the tensor blocks.0.ffn.experts.groups.2."),
+    ("mohge", {"num_groups_per_tok": None}, "makes no model: router.group_top_k is not set"),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys", "reason"), CONFIGS)
+def test_what_ours_does_not_compute_is_named(copied, kind, keys, reason):
+    folder = copied(kind)
+    change(folder, **keys)
+    sentence = refusal(lambda: load_transformers(folder))
+    assert reason in sentence
+    assert str(folder) in sentence
+
+
+def rename(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm2.weight"] = weights.pop("model.norm.weight").clone()
+    save_file(weights, folder / "model.safetensors")
+
+
+def index(content: object) -> Callable[[Path], None]:
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(json.dumps(content)) and None
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "lacks the tensor model.norm.weight": rename,
+    "model.safetensors cannot be read (": lambda folder: os.truncate(folder / "model.safetensors", 2000),
+    "save the model again with transformers, as safetensors": lambda folder: (
+        folder / "model.safetensors"
+    ).unlink(),
+    "config.json cannot be read (No such file": lambda folder: (folder / "config.json").unlink(),
+    "config.json cannot be read (Expecting": lambda folder: (folder / "config.json").write_text("{"),
+    "config.json holds no JSON object": lambda folder: (folder / "config.json").write_text("[]"),
+    "index.json has no weight_map": index({"weight_map": ["a"]}),
+    "other.safetensors cannot be read": index({"weight_map": {"model.norm.weight": "other.safetensors"}}),
+    "model.safetensors lacks nothing, which": index({"weight_map": {"nothing": "model.safetensors"}}),
+    "export.json is damaged or of another version": lambda folder: (folder / "export.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_damage_is_named(copied, reason):
+    folder = copied("llama")
+    DAMAGES[reason](folder)
+    sentence = refusal(lambda: load_transformers(folder))
+    assert reason in sentence
+    assert str(folder) in sentence
+
+
+def test_which_folders_are_of_transformers(copied, tmp_path):
+    folder = copied("mohge")
+    assert is_transformers_folder(folder)
+    assert is_transformers_folder(str(folder))
+    assert not is_transformers_folder(tmp_path)
+    assert not is_transformers_folder(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text('{"format": "mohge-export-1", "config": {}}')
+    assert not is_transformers_folder(tmp_path)
+
+
+def test_the_end_token_is_that_of_generation_or_of_the_model(copied):
+    folder = copied("llama")
+    assert end_token_id(folder) == 0
+    change(folder, "generation_config.json", eos_token_id=[4, 5])
+    assert end_token_id(folder) == 4
+    (folder / "generation_config.json").unlink()
+    change(folder, eos_token_id=9)
+    assert end_token_id(folder) == 9
+    change(folder, eos_token_id=None)
+    assert "set eos_token_id" in refusal(lambda: end_token_id(folder))
