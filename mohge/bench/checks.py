@@ -9,6 +9,7 @@ from mohge.config.bench_schema import (
     BenchKindConfig,
     ExpertsBenchConfig,
     GrowthBenchConfig,
+    LikelihoodBenchConfig,
     ParallelBenchConfig,
     StepBenchConfig,
 )
@@ -33,6 +34,8 @@ def check_bench(bench: BenchKindConfig) -> None:
         _check_growth(bench)
     elif isinstance(bench, ParallelBenchConfig):
         _check_parallel(bench)
+    elif isinstance(bench, LikelihoodBenchConfig):
+        _check_likelihood(bench)
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -98,6 +101,14 @@ def _check_parallel(bench: ParallelBenchConfig) -> None:
         f"bench.meshes={meshes} has products {', '.join(map(str, ranks))}: give meshes of one number of "
         "ranks, at least 2",
     )
+
+
+def _check_likelihood(bench: LikelihoodBenchConfig) -> None:
+    for key, (least, most) in (
+        ("bench.context_tokens", bench.context_tokens),
+        ("bench.choice_tokens", bench.choice_tokens),
+    ):
+        _require(least <= most, f"{key}=[{least},{most}] has the larger first: write [{most},{least}]")
 
 
 def _check_top_k(key: str, top_k: int, reachable: int) -> None:

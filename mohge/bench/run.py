@@ -9,7 +9,9 @@ import torch
 
 from mohge.bench.callbacks import measure_callbacks
 from mohge.bench.experts import measure_experts
+from mohge.bench.generation import measure_generation
 from mohge.bench.growth import measure_growth
+from mohge.bench.likelihood import measure_likelihood
 from mohge.bench.machine import describe_machine
 from mohge.bench.parallel import measure_parallel
 from mohge.bench.profiling import measure_profile
@@ -19,7 +21,9 @@ from mohge.config.bench_schema import (
     BenchConfig,
     CallbacksBenchConfig,
     ExpertsBenchConfig,
+    GenerationBenchConfig,
     GrowthBenchConfig,
+    LikelihoodBenchConfig,
     ParallelBenchConfig,
     StepBenchConfig,
 )
@@ -80,4 +84,8 @@ def _measure(config: BenchConfig, device: torch.device) -> Measured:
         return measure_parallel(config, bench, device)
     if isinstance(bench, CallbacksBenchConfig):
         return measure_callbacks(config, bench)
+    if isinstance(bench, GenerationBenchConfig):
+        return measure_generation(config, bench, device)
+    if isinstance(bench, LikelihoodBenchConfig):
+        return measure_likelihood(config, bench, device)
     return measure_profile(config, bench, device)

@@ -5,9 +5,9 @@ Nothing here imports torch, so that a wrong configuration is refused at once.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from mohge.config.schema import (
     Kernel,
@@ -167,6 +167,54 @@ class CallbacksBenchConfig(TimedConfig):
     """Name of the benchmark."""
 
 
+@config_class
+class TargetConfig:
+    """A function of another package."""
+
+    target: Annotated[str, Field(alias="_target_")]
+    """Its import path."""
+
+
+@config_class
+class GenerationBenchConfig(TimedConfig):
+    """The composed configuration's generation against transformers', and its cost as context grows."""
+
+    kind: Literal["generation"]
+    """Name of the benchmark."""
+    batch: Positive
+    """Prompts of a generation (B)."""
+    prompt: Positive
+    """Tokens of a prompt."""
+    new_tokens: Positive
+    """Tokens that each prompt is continued by."""
+    contexts: tuple[Positive, ...]
+    """Tokens before those whose cost is compared; ratios are to the first."""
+    steps: Positive
+    """Tokens of each prompt in a round of that comparison."""
+    ours: TargetConfig
+    """Makes our generation; it is called with a model, prompts and the number of new tokens."""
+
+
+@config_class
+class LikelihoodBenchConfig(TimedConfig):
+    """The composed configuration's scoring of continuations against lm-eval's on transformers."""
+
+    kind: Literal["likelihood"]
+    """Name of the benchmark."""
+    batch: Positive
+    """Sequences of a forward pass."""
+    questions: Positive
+    """Contexts."""
+    choices: Positive
+    """Continuations of each context, where several share one."""
+    context_tokens: tuple[Positive, Positive]
+    """Fewest and most tokens of a context."""
+    choice_tokens: tuple[Positive, Positive]
+    """Fewest and most tokens of a continuation."""
+    ours: TargetConfig
+    """Makes our scoring; it is called with a model, pairs of contexts and continuations, and the batch."""
+
+
 BenchKindConfig = (
     ExpertsBenchConfig
     | StepBenchConfig
@@ -174,6 +222,8 @@ BenchKindConfig = (
     | ProfileBenchConfig
     | ParallelBenchConfig
     | CallbacksBenchConfig
+    | GenerationBenchConfig
+    | LikelihoodBenchConfig
 )
 
 _KINDS: dict[str, type] = {
@@ -183,6 +233,8 @@ _KINDS: dict[str, type] = {
     "profile": ProfileBenchConfig,
     "parallel": ParallelBenchConfig,
     "callbacks": CallbacksBenchConfig,
+    "generation": GenerationBenchConfig,
+    "likelihood": LikelihoodBenchConfig,
 }
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+IGNORED = -100
+"""Target of a position that is not scored."""
 _CHUNK = 1024  # positions; products of fewer rows are less efficient, and the gradient is added up more often
 
 
@@ -44,6 +46,22 @@ def cross_entropy(hidden_PD: Tensor, weight_VD: Tensor, targets_P: Tensor) -> Te
     return torch.cat(
         [F.cross_entropy(_wide(F.linear(h, weight_VD)), targets, reduction="none") for h, targets in chunks]
     )
+
+
+@torch.no_grad()
+def score(hidden_PD: Tensor, weight_VD: Tensor, targets_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy at each position (P), in float32 or wider, and whether the target has the largest logit.
+
+    Positions whose target is -100 are not computed: zero, and False.
+    """
+    wide = torch.promote_types(hidden_PD.dtype, torch.float32)
+    loss_P = torch.zeros(targets_P.shape, dtype=wide, device=targets_P.device)
+    top_P = torch.zeros_like(targets_P, dtype=torch.bool)
+    for at_C in (targets_P != IGNORED).nonzero().squeeze(1).split(_CHUNK):
+        logits_CV, target_C = _wide(F.linear(hidden_PD[at_C], weight_VD)), targets_P[at_C]
+        loss_P[at_C] = F.cross_entropy(logits_CV, target_C, reduction="none")
+        top_P[at_C] = logits_CV.argmax(dim=1) == target_C
+    return loss_P, top_P
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -23,17 +23,26 @@ class RMSNorm(nn.RMSNorm):
         """Normalise x (..., D)."""
         if x.device.type != "cpu" or x.dtype != self.weight.dtype:
             return super().forward(x)
+        if not torch.is_grad_enabled():  # the way through autograd costs as much as a few rows do
+            assert self.eps is not None
+            return _normalize(x, self.weight, self.eps)[0]
         y: Tensor = _Normalize.apply(x, self.weight, self.eps)
         return y
+
+
+def _normalize(x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The output, and 1 / root of the mean square."""
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    scale = mean_square.add_(eps).rsqrt_()
+    return (x * scale).mul_(weight_D), scale
 
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        scale = mean_square.add_(eps).rsqrt_()
+        y, scale = _normalize(x, weight_D, eps)
         ctx.save_for_backward(x, weight_D, scale)
-        return (x * scale).mul_(weight_D)
+        return y
 
     @staticmethod
     @once_differentiable

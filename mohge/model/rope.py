@@ -13,7 +13,10 @@ from torch.autograd.function import once_differentiable
 
 
 class RotaryTable(NamedTuple):
-    """Cosines and sines of the angle of every position and frequency, each (S, R/2)."""
+    """Cosines and sines of the angle of every position and frequency, each (S, R/2).
+
+    Rows of a batch may have positions of their own: then (B, 1, S, R/2).
+    """
 
     cos: Tensor
     sin: Tensor
@@ -58,6 +61,8 @@ def rotate(x_BHSR: Tensor, table: RotaryTable) -> Tensor:
     Returns:
         (B, H, S, R).
     """
+    if not torch.is_grad_enabled():  # the way through autograd costs as much as the rotation of one position
+        return _turn(x_BHSR, table.cos, table.sin)
     rotated: Tensor = _Rotation.apply(x_BHSR, table.cos, table.sin)
     return rotated
 

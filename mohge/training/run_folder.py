@@ -16,6 +16,7 @@ rank_load.jsonl      what each rank had to do in each step, if there are several
 checkpoints/         step_00000100/, …
 plots/               pictures
 tokens/              who goes where: one folder for each step that mohge-tokens or mohge-report looked at
+eval/                benchmarks: one folder for each step that was evaluated, and in it one for each suite
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class RunFolder:
     def tokens_dir(self) -> Path:
         """tokens/"""
         return self.path / "tokens"
+
+    @property
+    def eval_dir(self) -> Path:
+        """eval/"""
+        return self.path / "eval"
 
     @property
     def rank_load_path(self) -> Path:

@@ -41,7 +41,13 @@ def native(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Sequ
     reason = why_not(x_TD.device.type, down[0].dtype, [x_TD.shape[1], *(group.shape[2] for group in down)])
     if reason:
         raise ValueError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
-    y_TD: Tensor = _NativeExperts.apply(x_TD.float(), rows.weights_TK.float(), rows, *gate_up, *down)
+    inputs = x_TD.float(), rows.weights_TK.float(), rows
+    # An autograd function is told that parameters need gradients even where none are computed.
+    y_TD: Tensor = (
+        _NativeExperts.apply(*inputs, *gate_up, *down)
+        if torch.is_grad_enabled()
+        else _forward(*inputs, (*gate_up, *down), keep=False)[0]
+    )
     return y_TD.to(x_TD.dtype)
 
 
@@ -118,22 +124,31 @@ def _compute(
     compiled.compute(layer)
 
 
+def _forward(
+    x_TD: Tensor, weights_TK: Tensor, rows: ExpertRows, parameters: Sequence[Tensor], keep: bool
+) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """The outputs, and what the backward pass needs; the input of SwiGLU is kept if it is asked for."""
+    x_TD = x_TD.contiguous()
+    parameters = [parameter.contiguous() for parameter in parameters]
+    counts_E, token_R = rows.counts_E.contiguous(), rows.token_R.contiguous()
+    down = parameters[len(parameters) // 2 :]
+    kept = None
+    if keep:
+        rows_of_groups = counts_E.view(len(down), -1).sum(dim=1).tolist()
+        widths = [w_out.shape[2] for w_out in down]
+        kept = x_TD.new_empty(sum(2 * n * width for n, width in zip(rows_of_groups, widths, strict=True)))
+    y_RD = x_TD.new_empty(token_R.numel(), x_TD.shape[1])
+    _compute(counts_E, parameters, [], tokens=token_R, x=x_TD, kept=kept, y=y_RD)
+    y_TD = add_up(y_RD, rows.row_TK, weights_TK)
+    return y_TD, (x_TD, weights_TK, counts_E, token_R, rows.row_TK, kept, *parameters)
+
+
 class _NativeExperts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weights_TK: Tensor, rows: ExpertRows, *parameters: Tensor) -> Tensor:
-        x_TD = x_TD.contiguous()
-        parameters = tuple(parameter.contiguous() for parameter in parameters)
-        counts_E, token_R = rows.counts_E.contiguous(), rows.token_R.contiguous()
-        down = parameters[len(parameters) // 2 :]
-        kept = None
-        if any(ctx.needs_input_grad):
-            rows_of_groups = counts_E.view(len(down), -1).sum(dim=1).tolist()
-            widths = [w_out.shape[2] for w_out in down]
-            kept = x_TD.new_empty(sum(2 * n * width for n, width in zip(rows_of_groups, widths, strict=True)))
-        y_RD = x_TD.new_empty(token_R.numel(), x_TD.shape[1])
-        _compute(counts_E, parameters, [], tokens=token_R, x=x_TD, kept=kept, y=y_RD)
-        ctx.save_for_backward(x_TD, weights_TK, counts_E, token_R, rows.row_TK, kept, *parameters)
-        return add_up(y_RD, rows.row_TK, weights_TK)
+        y_TD, needed = _forward(x_TD, weights_TK, rows, parameters, keep=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*needed)
+        return y_TD
 
     @staticmethod
     @once_differentiable

@@ -46,7 +46,7 @@ def test_the_table_shows_what_a_person_asks(tmp_path: Path):
 
 
 MISTAKES = [
-    ("bench=speed", ["bench=speed is not a choice", "callbacks, experts, growth, parallel, profile, step"]),
+    ("bench=speed", ["bench=speed is not a choice", "callbacks, experts, generation, growth, likelihood"]),
     ("bench.rouds=3", ["unknown key bench.rouds", "did you mean bench.rounds?"]),
     ("bench.rounds=-1", ["bench.rounds=-1", "greater than 0"]),
     ("bench.rounds=true", ["bench.rounds=true", "a number"]),
@@ -73,6 +73,9 @@ MISTAKES = [
     (f"{PARALLEL} bench.meshes=[[1,2,1],[1,2,1]]", ["[1, 2, 1] twice"]),
     (f"{PARALLEL} bench.meshes=[[1,1,3]]", ["bench.meshes has [1, 1, 3]", "experts.per_group=4"]),
     (f"{PARALLEL} arch=dense", ["bench.meshes has [1, 1, 2]", "no experts", "leave it out"]),
+    ("bench=likelihood bench.choice_tokens=[9,2]", ["bench.choice_tokens=[9,2]", "write [2,9]"]),
+    ("bench=generation bench.contexts=[]", ["bench.contexts=[]", "at least one"]),
+    ("bench=generation bench.batch=0", ["bench.batch=0", "greater than 0"]),
     ("bench=profile data.context=512", ["data.context=512", "model.context=256"]),
     ("bench=profile data=text_files data.path=nowhere", ["data.path=nowhere does not exist"]),
 ]

@@ -24,6 +24,15 @@ GROWTH = (
     "bench.batch_tokens=64",
 )
 PARALLEL = ("bench=parallel", *QUICK, *TINY_MODEL, *TINY_EXPERTS, *TINY_ROUTER, "data.batch_sequences=4")
+_TINY = (*TINY_MODEL, "experts.widths=[16]", "experts.per_group=4", "router.expert_top_k=2")
+GENERATION = (
+    *("bench=generation", *QUICK, *_TINY, "bench.batch=2", "bench.prompt=5", "bench.new_tokens=6"),
+    *("bench.contexts=[4,40]", "bench.steps=3"),
+)
+LIKELIHOOD = (
+    *("bench=likelihood", *QUICK, *_TINY, "bench.batch=4", "bench.questions=3", "bench.choices=2"),
+    *("bench.context_tokens=[20,40]", "bench.choice_tokens=[1,4]"),
+)
 PROFILE = ("bench=profile", *QUICK, "bench.profiled_steps=2", "bench.matmul_sizes=[16,32]")
 
 
