@@ -1,14 +1,22 @@
-"""What watches a run: where tokens went, how fast, what is wrong, how far, and pictures of it at the end.
+"""What watches a run: where tokens went, how fast, what is wrong, how far, how good, and pictures at the end.
 
 Each callback is called with (its configuration, the run's configuration) and relies only on the
 LightningModule's `config`, `record`, `recording`, `run`, `tokens_per_step`, `device`, `step_counts`,
-`layer_losses` and `val_routing`.
+`layer_losses`, `val_routing` and, to score it, `model`.
 """
 
 from callbacks.alarms import AlarmsCallback
+from callbacks.benchmarks import BenchmarksCallback
 from callbacks.plots import PlotsCallback
 from callbacks.progress import ProgressCallback
 from callbacks.routing import RoutingCallback
 from callbacks.throughput import ThroughputCallback
 
-__all__ = ["AlarmsCallback", "PlotsCallback", "ProgressCallback", "RoutingCallback", "ThroughputCallback"]
+__all__ = [
+    "AlarmsCallback",
+    "BenchmarksCallback",
+    "PlotsCallback",
+    "ProgressCallback",
+    "RoutingCallback",
+    "ThroughputCallback",
+]

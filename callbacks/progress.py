@@ -63,16 +63,24 @@ class ProgressCallback(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Stop the clock."""
         if not trainer.sanity_checking:
-            self._pace.pause()
+            self.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Say what validation found, on a line of its own that stays."""
         if trainer.sanity_checking:
             return
-        self._pace.resume()
+        self.resume()
         bits = pl_module.record.get("val/bits_per_byte")
         if bits is not None:
             self._print(f"{self._share(trainer)}  validation {bits:.4f} bits per byte")
+
+    def pause(self) -> None:
+        """What follows is no part of training."""
+        self._pace.pause()
+
+    def resume(self) -> None:
+        """Training goes on."""
+        self._pace.resume()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the bar away."""

@@ -32,9 +32,9 @@ class ThroughputCallback(pl.Callback):
     - `time/<part>_share`: share of the first rank's time since the last record; the parts sum to 1.
     - `memory/peak_bytes`: of the first rank, so far.
 
-    Validation and the writing of checkpoints are left out. The host's clock is read, without waiting for an
-    accelerator: on one, a step's end is where the host reached it, so that single steps are blurred while
-    their median is not, and the parts tell what the host waits for.
+    Validation, benchmarks and the writing of checkpoints are left out. The host's clock is read, without
+    waiting for an accelerator: on one, a step's end is where the host reached it, so that single steps are
+    blurred while their median is not, and the parts tell what the host waits for.
     """
 
     def __init__(self, cfg: CallbackConfig, train: TrainConfig) -> None:
@@ -86,14 +86,22 @@ class ThroughputCallback(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clocks."""
         if not trainer.sanity_checking:
-            self._pace.pause()
-            self._clock.pause()
+            self.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the clocks go on."""
         if not trainer.sanity_checking:
-            self._pace.resume()
-            self._clock.resume()
+            self.resume()
+
+    def pause(self) -> None:
+        """What follows is no part of training."""
+        self._pace.pause()
+        self._clock.pause()
+
+    def resume(self) -> None:
+        """Training goes on."""
+        self._pace.resume()
+        self._clock.resume()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch no longer."""

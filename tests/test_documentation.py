@@ -1,4 +1,4 @@
-"""Every command that a document shows is executed, shortened; downloads and benchmarks are only composed."""
+"""Every command that a document shows is executed, shortened; what needs minutes, a download or a run is composed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
-from mohge.apps import bench, export, plan, prepare, report, tokens, train
+from mohge.apps import bench, plan, prepare, train
 from mohge.bench.checks import check_bench
 from mohge.config.bench_schema import BenchConfig
+from mohge.config.eval_schema import EvalConfig
+from mohge.config.export_schema import ExportConfig
+from mohge.config.generate_schema import GenerateConfig
 from mohge.config.load import typed
+from mohge.config.report_schema import ReportConfig
 from mohge.config.schema import TrainConfig
+from mohge.config.tokens_schema import TokensConfig
 from mohge.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -26,10 +31,15 @@ MAINS = {
     "mohge-plan": plan.main,
     "mohge-prepare": prepare.main,
     "mohge-bench": bench.main,
-    "mohge-export": export.main,
-    "mohge-tokens": tokens.main,
-    "mohge-report": report.main,
 }
+OF_RUNS = {
+    "mohge-eval": EvalConfig,
+    "mohge-export": ExportConfig,
+    "mohge-generate": GenerateConfig,
+    "mohge-report": ReportConfig,
+    "mohge-tokens": TokensConfig,
+}
+"""Commands that need a run, which the tests of each have: here they are composed."""
 SHORT = [
     "trainer.max_steps=2",
     "trainer.val_sequences=1",
@@ -45,7 +55,7 @@ def documented_commands() -> list[str]:
     commands = []
     for document in DOCUMENTS:
         for line in document.read_text(encoding="utf-8").splitlines():
-            shown = re.match(r"    (mohge-\w+.*)", line)
+            shown = re.match(r"    (mohge-[\w-]+.*)", line)
             if shown:
                 commands.append(shown.group(1).partition(" # ")[0].strip())
     return sorted(set(commands))
@@ -90,8 +100,12 @@ def test_documents_show_the_promised_commands():
 @pytest.mark.parametrize("command", documented_commands())
 def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
-    if any(a.startswith(("resume=", "replay=", "checkpoint=", "runs=")) for a in arguments):
-        pytest.skip("needs a run: tested in test_resume, test_replay, test_export and test_tokens")
+    if program in OF_RUNS:
+        name = program.removeprefix("mohge-")
+        typed(OF_RUNS[program], composed(*(a for a in arguments if a != "-m"), config_name=name))
+        return
+    if program == "mohge-lm-eval" or any(a.startswith(("resume=", "replay=")) for a in arguments):
+        pytest.skip("needs a run: tested in test_resume, test_replay and test_command_line")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
     if any(argument.startswith(DOWNLOADS) for argument in arguments):
         typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))

@@ -61,6 +61,9 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
         *parents, leaf = key.split(".")
         target, source = stored, wanted
         for parent in parents:
+            if not isinstance(target.get(parent), dict):  # it was off, or not known yet: all of it is new
+                leaf = parent
+                break
             target, source = target[parent], source[parent]
         target[leaf] = source[leaf]
         if key == "parallel":  # another mesh: how many processes it had no longer counts

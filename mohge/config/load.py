@@ -116,9 +116,12 @@ def group_choices(group: str) -> list[str]:
 
 def unknown_key(key: str, schema: type) -> str:
     """One sentence for a key that does not exist."""
-    hint = (
-        did_you_mean(key, [*known_keys(schema), *_PRESETS]) or "; --help lists the groups, --cfg job all keys"
-    )
+    known = known_keys(schema)
+    for name in known:  # eval.fewshot and such, whose own keys Hydra must be told to add
+        if f"{key}.".startswith(f"{name}.") and not any(other.startswith(f"{name}.") for other in known):
+            entry = key if key != name else f"{name}.NAME"
+            return f"{key} has names of its own, which a plus adds: write +{entry}=VALUE"
+    hint = did_you_mean(key, [*known, *_PRESETS]) or "; --help lists the groups, --cfg job all keys"
     return f"unknown key {key}{hint}"
 
 

@@ -281,7 +281,7 @@ class SuiteConfig:
     """Benchmarks that are run together."""
 
     name: str
-    """Name of the suite; results go to a folder of this name."""
+    """Name of the suite; results go to a folder of this name, and of the limit if there is one."""
     tasks: tuple[str, ...] = ()
     """Tasks or groups of lm-eval: those that mohge-prepare data=benchmarks writes end in _local, all others
     are lm-eval's own, which fetch from a hub."""
@@ -291,6 +291,11 @@ class SuiteConfig:
     """Items of each task, at most; of a group, of each of its tasks. Unset, all of them."""
     held_out: NonNegative | None = 0
     """Tokens of the run's own held-out text that are scored, about, spread over its domains; unset, all."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its results: those of some items are not those of all."""
+        return self.name if self.limit is None else f"{self.name}-limit{self.limit}"
 
 
 @config_class

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +39,8 @@ from mohge.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+_WATCHING = ("routing", "throughput", "alarms", "progress", "plots")
+_ON_EVERY_RANK = ("benchmarks",)  # it calls the model, of which each rank may have a part
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -56,7 +59,7 @@ def train(
         run: its folder.
         overrides: the command line's, kept in the folder.
         rank: this process among those that train together and have met; rank 0 writes for all.
-        callbacks: to watch rank 0 instead of those that the configuration names.
+        callbacks: to watch rank 0 instead of all that the configuration names.
 
     Returns:
         The final status.json.
@@ -73,7 +76,8 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     # All that input can make fail comes before the first write into the folder.
     checkpoint = first(lambda: _find_checkpoint(config, run)) if config.resume else None
-    watching = (_callbacks(config) if callbacks is None else callbacks) if rank.is_first else []
+    named = _WATCHING + _ON_EVERY_RANK if rank.is_first else _ON_EVERY_RANK
+    watching = _callbacks(config, named) if callbacks is None else callbacks if rank.is_first else []
     data = build("data", config.data.target, config.data, config.seed)
     data.val_sequences = config.trainer.val_sequences
     data.read_part(rank.index, rank.world)
@@ -187,11 +191,11 @@ def steps_of(config: TrainConfig) -> int:
     return math.ceil(trainer.max_tokens / config.tokens_per_step)
 
 
-def _callbacks(config: TrainConfig) -> list[Callback]:
+def _callbacks(config: TrainConfig, names: Sequence[str]) -> list[Callback]:
     settings = config.callbacks
     return [
         build(f"callbacks.{name}", item.target, item, config)
-        for name in ("routing", "throughput", "alarms", "progress", "plots")
+        for name in names
         if (item := getattr(settings, name)) is not None
     ]
 

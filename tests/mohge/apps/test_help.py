@@ -10,7 +10,9 @@ from commands import run_command
 from composing import composed
 
 from mohge.config.bench_schema import BenchConfig
+from mohge.config.eval_schema import EvalConfig
 from mohge.config.export_schema import ExportConfig
+from mohge.config.generate_schema import GenerateConfig
 from mohge.config.load import group_choices, typed
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.report_schema import ReportConfig
@@ -23,6 +25,8 @@ SCHEMAS = {
     "mohge-prepare": ResultConfig,
     "mohge-bench": BenchConfig,
     "mohge-export": ExportConfig,
+    "mohge-eval": EvalConfig,
+    "mohge-generate": GenerateConfig,
     "mohge-tokens": TokensConfig,
     "mohge-report": ReportConfig,
 }
