@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Arm:
 
     name: str
     evaluations: tuple[Evaluation, ...]
+    is_numbered: bool = False
+    """Whether nothing but a number in its name tells it from another."""
 
     @property
     def results(self) -> Results:
@@ -32,6 +35,33 @@ class Arm:
         return [evaluation.results.seed for evaluation in self.evaluations]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One thing that evaluations of different designs may differ in."""
+
+    key: Callable[[Results], Hashable]
+    label: Callable[[Results], str]
+    exact: Callable[[Results], str] | None = None
+    """The label where the rounded one is the same for different keys."""
+
+
+def _widths(results: Results) -> str:
+    return "widths " + "-".join(map(str, results.widths)) if results.widths else "dense"
+
+
+def _tokens(results: Results, shown: Callable[[float], str]) -> str:
+    seen = results.training_tokens
+    return "unknown training" if seen is None else f"{shown(seen)} tokens"
+
+
+def _total(results: Results, shown: Callable[[float], str]) -> str:
+    return f"{shown(results.parameters.total)} parameters"
+
+
+def _active(results: Results, shown: Callable[[float], str]) -> str:
+    return f"{shown(results.parameters.active)} active parameters"
+
+
 def short(value: float) -> str:
     """Four digits and a unit, such as 3.190M; the exact value is in comparison.json."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -40,34 +70,55 @@ def short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _widths(results: Results) -> str:
-    return "widths " + "-".join(map(str, results.widths)) if results.widths else "dense"
+def _whole(value: float) -> str:
+    return f"{value:,}"
 
 
-def _tokens(results: Results) -> str:
-    seen = results.training_tokens
-    return "unknown training" if seen is None else f"{short(seen)} tokens"
+def without_seed(name: str) -> str:
+    """A run's name without its seed: `nano-mohge` of `nano-mohge-seed1`."""
+    return re.sub(r"[-_ ]?seed[=_]?\d+", "", name)
 
 
-_DESIGN: tuple[tuple[Callable[[Results], Hashable], Callable[[Results], str]], ...] = (
-    (lambda results: results.arch, lambda results: results.arch),
-    (lambda results: results.model, lambda results: results.model or "unknown size"),
-    (lambda results: results.corpus, lambda results: results.corpus or "unknown corpus"),
-    (lambda results: results.training_tokens, _tokens),
-    (lambda results: results.widths, _widths),
-    (lambda results: results.parameters, lambda results: f"{short(results.parameters.total)} parameters"),
-    (lambda results: _without_seed(results.name), lambda results: _without_seed(results.name)),
+def _plain_name(results: Results) -> str:
+    return without_seed(results.name)
+
+
+_PARTS = (
+    _Part(lambda results: results.arch, lambda results: results.arch),
+    _Part(lambda results: results.model, lambda results: results.model or "unknown size"),
+    _Part(lambda results: results.corpus, lambda results: results.corpus or "unknown corpus"),
+    _Part(
+        lambda results: results.training_tokens,
+        lambda results: _tokens(results, short),
+        lambda results: _tokens(results, _whole),
+    ),
+    _Part(lambda results: results.widths, _widths),
+    _Part(
+        lambda results: results.parameters.total,
+        lambda results: _total(results, short),
+        lambda results: _total(results, _whole),
+    ),
+    _Part(
+        lambda results: results.parameters.active,
+        lambda results: _active(results, short),
+        lambda results: _active(results, _whole),
+    ),
+    _Part(lambda results: results.design, _plain_name),
+    _Part(_plain_name, _plain_name),
 )
 """What makes a design, each with how it is named; the first that tell arms apart make their names."""
-_ARCH_ALONE = 1
-_NAME = len(_DESIGN) - 1
-"""A run's name counts only where all else and the seed are the same."""
+_ARCH, _LIKENESS = _PARTS[0], _PARTS[1:4]
+_OUTSIDE, _DESIGN = _PARTS[:-2], _PARTS[-2]
+"""What results.json says of the model itself; and the checksum of all settings, which old files lack."""
 
 
 def arms_of(evaluations: Sequence[Evaluation]) -> list[Arm]:
     """Evaluations grouped by design, in order of appearance, seeds in order.
 
-    An arm is named by what tells it from the others: `mohge`, `nano mohge` where there are several sizes.
+    An arm is named by what tells it from the others: `mohge`, `nano mohge` where there are several sizes;
+    where nothing that is known does, by a number. No two have one name. An evaluation whose settings were
+    not recorded belongs to the one design that is like it in all else, and one whose seed is not known is an
+    arm by itself.
 
     Raises:
         UserError: two evaluations of one checkpoint, or of two that differ in nothing that is known.
@@ -80,9 +131,7 @@ def arms_of(evaluations: Sequence[Evaluation]) -> list[Arm]:
                 f"{other} and {one.folder} are evaluations of one checkpoint, {one.results.checkpoint}: "
                 "give one"
             )
-    groups = _grouped(evaluations, _NAME)
-    finer = [_grouped(group, _NAME + 1) if _same_seed(group) else [group] for group in groups]
-    groups = [group for parts in finer for group in parts]
+    groups = [part for group in _grouped(evaluations, _OUTSIDE) for part in _designs(group)]
     for group in groups:
         twins = _same_seed(group)
         if twins is not None:
@@ -91,17 +140,45 @@ def arms_of(evaluations: Sequence[Evaluation]) -> list[Arm]:
                 f"{first} and {second} are of one design ({group[0].results.arch}) and seed "
                 f"{twins[0].results.seed}, and nothing tells them apart: give one, or runs of other names"
             )
-    kept = [_DESIGN[0][1], *_telling([group[0].results for group in groups])]
+        group.sort(key=lambda one: one.results.seed or 0)
+    return _named(groups)
+
+
+def _designs(group: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """Parts of a group of models that look alike: by settings, and by name where seeds are still the same."""
+    unknown = [[one] for one in group if one.results.seed is None]
+    seeded = [one for one in group if one.results.seed is not None]
+    known = {one.results.design for one in seeded} - {None}
+    parts = _grouped(seeded, [_DESIGN]) if len(known) > 1 else [seeded] if seeded else []
+    finer = [_grouped(part, _PARTS) if _same_seed(part) else [part] for part in parts]
+    return [*(part for found in finer for part in found), *unknown]
+
+
+def _named(groups: Sequence[list[Evaluation]]) -> list[Arm]:
     firsts = [group[0].results for group in groups]
+    kept = [_ARCH, *_telling(firsts)]
     if len(groups) > 1 and len({results.arch for results in firsts}) == 1:
-        kept = kept[1:]
+        kept = kept[1:] or kept
+    columns = [_labels(part, firsts) for part in kept]
+    names = [" ".join(dict.fromkeys(labels)) for labels in zip(*columns, strict=True)]
+    numbered = [names.count(name) > 1 for name in names]
+    taken = set(names)
+    for place, name in enumerate(names):
+        if numbered[place]:
+            names[place] = next(new for n in itertools.count(1) if (new := f"{name} ({n})") not in taken)
+            taken.add(names[place])
+    assert len(set(names)) == len(groups), "names of arms are keys"
     return [
-        Arm(
-            " ".join(dict.fromkeys(label(group[0].results) for label in kept)),
-            tuple(sorted(group, key=lambda one: (one.results.seed is None, one.results.seed or 0))),
-        )
-        for group in groups
+        Arm(name, tuple(group), number) for name, group, number in zip(names, groups, numbered, strict=True)
     ]
+
+
+def _labels(part: _Part, firsts: Sequence[Results]) -> list[str]:
+    """Of each arm: rounded figures, or exact ones if rounding makes two of them equal."""
+    labels = list(map(part.label, firsts))
+    if part.exact is not None and len(set(labels)) < len(set(map(part.key, firsts))):
+        return list(map(part.exact, firsts))
+    return labels
 
 
 def baselines_of(arms: Sequence[Arm], asked: str | None) -> dict[str, str | None]:
@@ -151,38 +228,37 @@ def _absolute(path: str) -> str:
 
 
 def _likeness(arm: Arm, base: Arm) -> int:
-    parts = [key for key, _ in _DESIGN[1:4]]
-    return sum(key(arm.results) == key(base.results) for key in parts)
+    pairs = [(part.key(arm.results), part.key(base.results)) for part in _LIKENESS]
+    return sum(mine == theirs and mine is not None for mine, theirs in pairs)
 
 
-def _grouped(evaluations: Sequence[Evaluation], parts: int) -> list[list[Evaluation]]:
+def _grouped(evaluations: Sequence[Evaluation], parts: Sequence[_Part]) -> list[list[Evaluation]]:
     groups: dict[Hashable, list[Evaluation]] = {}
     for one in evaluations:
-        groups.setdefault(tuple(key(one.results) for key, _ in _DESIGN[:parts]), []).append(one)
+        groups.setdefault(tuple(part.key(one.results) for part in parts), []).append(one)
     return list(groups.values())
 
 
-def _telling(firsts: Sequence[Results]) -> list[Callable[[Results], str]]:
-    """Labels, after the architecture's, of the parts of the design that are needed to tell groups apart."""
-    kept: list[Callable[[Results], str]] = []
+def _telling(firsts: Sequence[Results]) -> list[_Part]:
+    """Parts of the design, after the architecture, that are needed to tell groups apart."""
+    kept: list[_Part] = []
     seen: list[tuple[Hashable, ...]] = [(results.arch,) for results in firsts]
-    for key, label in _DESIGN[_ARCH_ALONE:]:
-        finer = [(*before, key(results)) for before, results in zip(seen, firsts, strict=True)]
+    for part in _PARTS[1:]:
+        finer = [(*before, part.key(results)) for before, results in zip(seen, firsts, strict=True)]
         if len(set(finer)) > len(set(seen)):
-            kept.append(label)
+            kept.append(part)
         seen = finer
     return kept
 
 
 def _same_seed(group: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation] | None:
-    """Two evaluations of a group that have one seed, if there are."""
-    seen: dict[int | None, Evaluation] = {}
+    """Two evaluations of a group that have one seed, if there are; seeds that are not known are not one."""
+    seen: dict[int, Evaluation] = {}
     for one in group:
-        if one.results.seed in seen:
-            return seen[one.results.seed], one
-        seen[one.results.seed] = one
+        seed = one.results.seed
+        if seed is None:
+            continue
+        if seed in seen:
+            return seen[seed], one
+        seen[seed] = one
     return None
-
-
-def _without_seed(name: str) -> str:
-    return re.sub(r"[-_ ]?seed[=_]?\d+", "", name)

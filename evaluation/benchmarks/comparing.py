@@ -253,4 +253,6 @@ def _finite(value: Any) -> Any:
     """The same without NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -75,11 +75,13 @@ def obstacle(one: Evaluation, other: Evaluation, task: str) -> str | None:
 
 
 def _named(one: Evaluation, other: Evaluation) -> tuple[str, str]:
-    """Names of the runs, with the steps where they are checkpoints of one."""
+    """Names of the runs, with the steps where they are checkpoints of one; of others of one name, paths."""
     mine, theirs = one.results, other.results
     if mine.name != theirs.name:
         return mine.name, theirs.name
-    return f"{mine.name} at step {mine.step}", f"at step {theirs.step}"
+    if mine.step != theirs.step:
+        return f"{mine.name} at step {mine.step}", f"at step {theirs.step}"
+    return mine.checkpoint, theirs.checkpoint
 
 
 def summary(arm: Arm | None, quantity: Quantity) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def summary(arm: Arm | None, quantity: Quantity) -> dict[str, Any]:
 
 
 def partners(arm: Arm, base: Arm) -> list[Checkpoints]:
-    """Checkpoints of one seed; of arms with one checkpoint each these two, whatever their seeds."""
+    """Checkpoints of one known seed; of arms with one checkpoint each these two, whatever their seeds."""
     if len(arm.evaluations) == len(base.evaluations) == 1:
         return [(arm.evaluations[0], base.evaluations[0])]
     of_seed = {one.results.seed: one for one in base.evaluations if one.results.seed is not None}

@@ -107,6 +107,8 @@ class Results:
     tasks: dict[str, Task]
     settings: Settings
     run: str | None = None
+    design: str | None = None
+    """Checksum of the training's configuration without seed, folders and hardware, if known."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def _items(folder: Path, name: str, task: Task) -> Items:
     if not task.metrics or task.primary not in task.metrics:
         raise _damaged(folder / RESULTS, f"task {name} lacks its primary metric {task.primary}")
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    # Not splitlines: a line separator (U+2028) within a text ends no line of JSON.
+    for number, line in enumerate(_text(path).removesuffix("\n").split("\n"), start=1):
         try:
             row = json.loads(line)
             key, found = (str(row["item"]), str(row["hash"])), dict(row["metrics"])

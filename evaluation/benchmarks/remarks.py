@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evaluation.benchmarks.arms import Arm
+from evaluation.benchmarks.arms import Arm, without_seed
 from evaluation.benchmarks.pairing import MISSING, partners
 
 _ROUGH = 10
@@ -23,11 +23,12 @@ def remarks(comparison: Mapping[str, Any], arms: Sequence[Arm], bases: Mapping[s
     """
     by_name = {arm.name: arm for arm in arms}
     compared = [(arm, by_name[base]) for arm in arms if (base := bases[arm.name]) is not None]
-    found = [*_failed(comparison), *_limited(arms), *_one_seed(compared)]
+    found = [*_failed(comparison), *_absent(comparison), *_limited(arms), *_alike(arms), *_unknown(arms)]
+    found += _one_seed(compared)
     for arm, base_arm in compared:
         found += [*_unfair(arm, base_arm), *_seeds(arm, base_arm)]
-    found += [*_not_compared(comparison), *_rough(comparison), *_guessing(comparison)]
-    found += [*_nothing_right(comparison), *_macro(comparison)]
+    found += [*_not_compared(comparison), *_same_difference(comparison), *_rough(comparison)]
+    found += [*_guessing(comparison), *_nothing_right(comparison), *_macro(comparison)]
     return list(dict.fromkeys(found))
 
 
@@ -41,6 +42,19 @@ def _failed(comparison: Mapping[str, Any]) -> Iterator[str]:
             if facts["metrics"][facts["primary"]]["value"] is None:
                 what = f"{facts['primary']} of {checkpoint['name']}"
                 yield f"{_label(comparison, task)}: {what} is not a finite number."
+
+
+def _absent(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """Tasks that an evaluation lacks altogether, as one of another suite does."""
+    found: dict[str, list[str]] = {}
+    for checkpoint in comparison["checkpoints"]:
+        lacking = [
+            facts["label"] for task, facts in comparison["tasks"].items() if task not in checkpoint["tasks"]
+        ]
+        if lacking:
+            found.setdefault(", ".join(lacking), []).append(_named(comparison, checkpoint))
+    for labels, names in found.items():
+        yield f"Evaluated without {labels}, and so not compared there: {', '.join(names)}."
 
 
 def _limited(arms: Sequence[Arm]) -> Iterator[str]:
@@ -67,12 +81,43 @@ def _limited(arms: Sequence[Arm]) -> Iterator[str]:
         yield "Devices, batch sizes or ranks differ between the evaluations: do not compare their speed."
 
 
+def _alike(arms: Sequence[Arm]) -> Iterator[str]:
+    numbered = [f"{arm.name} is {arm.results.checkpoint}" for arm in arms if arm.is_numbered]
+    if numbered:
+        yield f"Told apart by numbers, as nothing else that is recorded does: {'; '.join(numbered)}."
+    for arm in arms:
+        names = dict.fromkeys(without_seed(one.results.name) for one in arm.evaluations)
+        if len(names) > 1 and any(one.results.design is None for one in arm.evaluations):
+            yield (
+                f"{arm.name}: settings were not recorded, and runs of unlike names ({', '.join(names)}) are "
+                "taken for seeds of one design; if they are not, evaluate the checkpoints again."
+            )
+
+
+def _unknown(arms: Sequence[Arm]) -> Iterator[str]:
+    found: dict[str, list[str]] = {}
+    for arm in arms:
+        results = arm.results
+        facts = {
+            "seed": results.seed,
+            "corpus": results.corpus,
+            "training tokens": results.training_tokens,
+            "model size": results.model,
+        }
+        lacking = ", ".join(what for what, fact in facts.items() if fact is None)
+        if lacking:
+            found.setdefault(lacking, []).append(arm.name)
+    for lacking, names in found.items():
+        yield f"Not known, and so not compared, of {', '.join(names)}: {lacking}."
+
+
 def _one_seed(compared: Sequence[tuple[Arm, Arm]]) -> Iterator[str]:
     alone = [arm.name for arm, base in compared if len(partners(arm, base)) == 1]
     if alone:
         yield (
-            f"{' and '.join(alone)} {'is' if len(alone) == 1 else 'are'} compared in one seed: intervals and "
-            "p are about these checkpoints on other items like these, and there is no interval over seeds."
+            f"{' and '.join(alone)} {'is' if len(alone) == 1 else 'are'} compared in one training: intervals "
+            "and p are about these checkpoints on other items like these, and there is no interval over "
+            "seeds."
         )
 
 
@@ -83,7 +128,11 @@ def _unfair(arm: Arm, base: Arm) -> Iterator[str]:
         ("corpus", arm.results.corpus, base.results.corpus),
         ("model size", arm.results.model, base.results.model),
     )
-    differing = [f"{what} ({mine} and {theirs})" for what, mine, theirs in pairs if mine != theirs]
+    differing = [
+        f"{what} ({mine} and {theirs})"
+        for what, mine, theirs in pairs
+        if mine != theirs and mine is not None and theirs is not None
+    ]
     if len(differing) > 1:
         yield f"{arm.name} and {base.name} differ in more than one way: {', '.join(differing)}."
 
@@ -91,7 +140,9 @@ def _unfair(arm: Arm, base: Arm) -> Iterator[str]:
 def _seeds(arm: Arm, base: Arm) -> Iterator[str]:
     pairs = partners(arm, base)
     if not pairs:
-        mine, theirs = (", ".join(map(str, one.seeds)) for one in (arm, base))
+        mine, theirs = (
+            ", ".join("unknown" if seed is None else str(seed) for seed in one.seeds) for one in (arm, base)
+        )
         yield (
             f"{arm.name} (seeds {mine}) and {base.name} (seeds {theirs}) have no seed in common: "
             "not compared."
@@ -99,7 +150,7 @@ def _seeds(arm: Arm, base: Arm) -> Iterator[str]:
         return
     if len(pairs) == 1:
         seeds = [one.results.seed for one in pairs[0]]
-        if seeds[0] != seeds[1]:
+        if seeds[0] != seeds[1] and None not in seeds:
             yield f"{arm.name} and {base.name} have different seeds ({seeds[0]} and {seeds[1]})."
     if len(pairs) == 2:
         yield (
@@ -125,6 +176,20 @@ def _not_compared(comparison: Mapping[str, Any]) -> Iterator[str]:
                 found.setdefault(why, []).append(_label(comparison, task))
     for why, labels in found.items():
         yield f"Not compared: {', '.join(labels)}, as {why}."
+
+
+def _same_difference(comparison: Mapping[str, Any]) -> Iterator[str]:
+    for name, arm in comparison["arms"].items():
+        found = {_label(comparison, task): facts["difference"] for task, facts in arm["tasks"].items()}
+        found["the macro average"] = (arm["macro"] or {}).get("difference")
+        labels = [
+            label for label, one in found.items() if one and one["basis"] == "seeds" and one["p"] is None
+        ]
+        if labels:
+            yield (
+                f"{name} less {arm['baseline']} on {', '.join(labels)}: the same in all seeds, to the last "
+                "item: no t interval and no test."
+            )
 
 
 def _rough(comparison: Mapping[str, Any]) -> Iterator[str]:

@@ -148,7 +148,7 @@ def checkpoints(comparison: Mapping[str, Any]) -> Sheet:
         cells += (
             [with_error(macro["value"], macro["stderr"], percent=True)] if comparison["macro_tasks"] else []
         )
-        rows.append([one["arm"], str(one["seed"]), *cells])
+        rows.append([one["arm"], NONE if one["seed"] is None else str(one["seed"]), *cells])
     header = ["arm", "seed", *(task_name(facts) for facts in tasks.values())]
     header += [macro_name(comparison)] if comparison["macro_tasks"] else []
     note = f"Each score ± its standard error over items. {_GUESSING} not above guessing (chance)."

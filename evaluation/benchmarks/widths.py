@@ -18,7 +18,7 @@ _MATHEMATICS = re.compile(r"math|gsm|arithmetic", re.IGNORECASE)
 _SMALL_TALK = re.compile(r"siqa|social_?i?qa|piqa|copa|hellaswag|commonsense_?qa|csqa", re.IGNORECASE)
 """Tasks about everyday situations, in everyday words."""
 _ALIKE = 0.01
-"""Relative difference of widths below which one seed shows nothing to speak of."""
+"""Relative difference of widths below which figures without an interval show nothing to speak of."""
 
 
 def width_answer(arm: Arm, labels: Mapping[str, str]) -> dict[str, Any] | None:
@@ -76,10 +76,10 @@ def width_answer(arm: Arm, labels: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _verdict(arm: Arm, wide: float, narrow: float, several: OverSeeds | None) -> str:
+    if (several is None or several.low is None) and abs(wide - narrow) < _ALIKE * narrow:
+        return f"In {arm.name} hardly any difference"
     if several is not None and several.p is not None and several.p >= SIGNIFICANT:
         return f"In {arm.name} no difference is shown"
-    if several is None and abs(wide - narrow) < _ALIKE * narrow:
-        return f"In {arm.name} hardly any difference"
     return f"In {arm.name} {'yes' if wide > narrow else 'no, narrower ones'}"
 
 

@@ -11,6 +11,9 @@ from scipy import stats
 
 from evaluation.statistics.scores import LEVEL
 
+_SAME = 1e-12
+"""Below this, figures are equal but for rounding."""
+
 
 @dataclass(frozen=True)
 class OverSeeds:
@@ -24,7 +27,10 @@ class OverSeeds:
     """Ends of the 95% interval; None where all seeds give the same figure, which says nothing of others."""
     high: float | None
     p: float | None
-    """Two-sided p of a true mean of zero, which is of interest for differences alone."""
+    """Two-sided p of a true mean of zero, which is of interest for differences alone.
+
+    Of figures that are all the same 1 if they are zero, as nothing speaks against it; else None.
+    """
 
 
 def over_seeds(values: Sequence[float]) -> OverSeeds | None:
@@ -36,8 +42,8 @@ def over_seeds(values: Sequence[float]) -> OverSeeds | None:
     if len(values) < 2:
         return None
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    if deviation < 1e-12:  # equal but for rounding
-        return OverSeeds(len(values), mean, 0.0, None, None, None)
+    if deviation < _SAME:
+        return OverSeeds(len(values), mean, 0.0, None, None, 1.0 if abs(mean) < _SAME else None)
     error = deviation / math.sqrt(len(values))
     freedom = len(values) - 1
     low, high = stats.t.interval(LEVEL, freedom, mean, error)

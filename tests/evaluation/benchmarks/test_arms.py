@@ -31,11 +31,40 @@ def test_seeds_make_one_arm(tmp_path):
         ([{}, {"corpus": "letters2", "name": "b"}], ["letters", "letters2"]),
         ([{}, {"widths": [64, 128], "name": "b"}], ["widths 48-80-112-144", "widths 64-128"]),
         (
+            [
+                {"parameters": {"total": 3e6, "active": 1e6}, "name": "a"},
+                {"parameters": {"total": 3e6, "active": 2e6}, "name": "b"},
+            ],
+            ["1.000M active parameters", "2.000M active parameters"],
+        ),
+        (
+            [
+                {"training_tokens": 1_000_001_536, "name": "a"},
+                {"training_tokens": 1_000_411_136, "name": "b"},
+            ],
+            ["1,000,001,536 tokens", "1,000,411,136 tokens"],
+        ),
+        (
+            [{"design": "a", "name": "lr1"}, {"design": "b", "name": "lr2"}],
+            ["lr1", "lr2"],
+        ),
+        (
+            [{"design": "a"}, {"design": "b", "checkpoint": "/b"}, {"design": "c", "name": "nano-mohge (1)"}],
+            ["nano-mohge (2)", "nano-mohge (3)", "nano-mohge (1)"],
+        ),
+        (
+            [{"corpus": None}, {"corpus": "unknown corpus", "checkpoint": "/b"}],
+            ["unknown corpus (1)", "unknown corpus (2)"],
+        ),
+        (
             [{"name": "nano-mohge-seed1"}, {"name": "nano-mohge-seed1 loss.group_weight=0"}],
             ["nano-mohge", "nano-mohge loss.group_weight=0"],
         ),
     ],
-    ids=["arch", "size", "tokens", "corpus", "widths", "settings in the name"],
+    ids=[
+        *("arch", "size", "tokens", "corpus", "widths", "active", "rounding"),
+        *("settings", "settings alone", "a corpus of that name", "settings in the name"),
+    ],
 )
 def test_an_arm_is_named_by_what_tells_it_apart(tmp_path, facts, names):
     assert [arm.name for arm in arms_of(made(tmp_path, *facts))] == names
@@ -44,6 +73,42 @@ def test_an_arm_is_named_by_what_tells_it_apart(tmp_path, facts, names):
 def test_names_that_users_gave_do_not_part_seeds(tmp_path):
     arms = arms_of(made(tmp_path, {"seed": 1, "name": "first"}, {"seed": 2, "name": "second"}))
     assert [arm.seeds for arm in arms] == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("designs", "seeds"),
+    [
+        (["a", "a", "a"], [[1, 2, 3]]),
+        (["a", "b", "a"], [[1, 3], [2]]),
+        ([None, "a", "a"], [[1, 2, 3]]),
+        (["a", None, "b"], [[1], [2], [3]]),
+    ],
+    ids=["one", "two", "one and old files", "two and an old file"],
+)
+def test_other_settings_are_another_arm(tmp_path, designs, seeds):
+    facts = [{"seed": n, "name": f"run{n}", "design": design} for n, design in enumerate(designs, start=1)]
+    assert [arm.seeds for arm in arms_of(made(tmp_path, *facts))] == seeds
+
+
+def test_unknown_seeds_are_not_one_seed_nor_seeds_of_one_design(tmp_path):
+    facts = {"name": "imported", "seed": None}
+    arms = arms_of(made(tmp_path, {**facts, "checkpoint": "/a"}, {**facts, "checkpoint": "/b"}, {"seed": 1}))
+    assert [(arm.name, arm.seeds, arm.is_numbered) for arm in arms] == [
+        ("nano-mohge", [1], False),
+        ("imported (1)", [None], True),
+        ("imported (2)", [None], True),
+    ]
+
+
+def test_what_is_not_known_makes_no_baseline_alike(tmp_path):
+    unknown = {"corpus": None, "training_tokens": None}
+    facts = [
+        {"arch": "moe", "model": "tiny", "name": "a", **unknown},
+        {"arch": "moe", "model": "nano", "name": "b"},
+        {"arch": "dense", "model": "nano", "name": "c", **unknown},
+    ]
+    arms = arms_of(made(tmp_path, *facts))
+    assert baselines_of(arms, None)[arms[2].name] == arms[1].name
 
 
 def test_two_evaluations_of_one_checkpoint_are_refused(tmp_path):

@@ -51,6 +51,12 @@ def test_the_order_of_items_does_not_matter(folder):
     assert np.array_equal(after.parts("piqa", "acc"), before.parts("piqa", "acc"))
 
 
+def test_a_line_separator_within_a_text_ends_no_line(folder):
+    path = folder / "samples" / "piqa.jsonl"
+    path.write_text(path.read_text().replace('"ignored"', '"one\u2028two\u0085three"', 1), encoding="utf-8")
+    assert len(read_evaluation(folder).items["piqa"].keys) == 4
+
+
 def test_metrics_without_figures_of_items(folder):
     metrics = {"acc": {"value": 0.5, "aggregation": "mean", "higher_is_better": True, "stderr": None}}
     other = {"value": 12.5, "aggregation": "other", "higher_is_better": False, "stderr": 0.5}

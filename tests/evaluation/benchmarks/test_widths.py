@@ -48,6 +48,20 @@ def test_several_seeds_have_an_interval(tmp_path):
     assert "over 2 seeds" in found["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (EVEN, "hardly any difference: mean width 96.0 against 96.0 (GSM8K and SIQA), the same in 3 seeds"),
+        ([0.26, 0.24, 0.24, 0.26], "hardly any difference: mean width 96.0 against 96.0"),
+        ([0.251, 0.25, 0.25, 0.249], "hardly any difference: mean width 95.9 against 96.0"),
+        (WIDER, "yes: mean width 128.0 against 96.0"),
+    ],
+    ids=["equal", "equal but for rounding", "nearly", "wider"],
+)
+def test_seeds_that_agree_to_the_last_item(tmp_path, shares, said):
+    assert said in answer(tmp_path, *[{"gsm8k": shares, "siqa": EVEN}] * 3)["sentence"]
+
+
 def test_what_the_suite_lacks(tmp_path):
     found = answer(tmp_path, {"siqa": EVEN, "sciq": WIDER})
     assert found["mathematics"] is None

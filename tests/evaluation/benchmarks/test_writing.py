@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from browser import DESKTOP, PHONE, page
@@ -56,6 +57,14 @@ def test_the_terminal_shows_three_arms_without_cutting(three):
         assert words in text
     for task_facts in three["tasks"].values():
         assert task_facts["label"] in text
+
+
+def test_the_documentation_names_the_tables_that_the_terminal_leaves_out(three):
+    text = (Path(__file__).parents[3] / "docs" / "BENCHMARK_STATISTICS.md").read_text(encoding="utf-8")
+    left_out = [sheet.title for sheet in sheets(three) if not sheet.in_terminal]
+    assert left_out == ["Over seeds", "Each checkpoint", "Other metrics"]
+    assert all(f"*{title}*" in text for title in left_out)
+    assert not any(title in shown(three) for title in left_out)
 
 
 def test_the_terminal_shows_one_checkpoint_alone(tmp_path):

@@ -103,3 +103,27 @@ def test_permutation_tests_do_not_cry_wolf(items):
     )
     assert np.mean(p <= 0.05) <= FALSE_ALARMS
     assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+def test_permutation_tests_of_ratios_do_not_cry_wolf():
+    bits, size = texts(np.random.default_rng(6), 60)
+    p = np.array(
+        [
+            permutation_test([(np.stack([a, n], 1), np.stack([b, n], 1))], seed, 299)[0]
+            for seed, ((a, b), n) in enumerate(zip(bits, size, strict=True))
+        ]
+    )
+    assert np.mean(p <= 0.05) <= FALSE_ALARMS
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+def test_permutation_tests_of_macro_averages_do_not_cry_wolf():
+    rng = np.random.default_rng(7)
+    tasks = [answers(rng, items) for items in (60, 150)]
+    p = np.array(
+        [
+            permutation_test([tuple(map(parts_of_mean, task[trial])) for task in tasks], trial, 299)[0]
+            for trial in range(TRIALS)
+        ]
+    )
+    assert 0.015 < np.mean(p <= 0.05) <= FALSE_ALARMS

@@ -34,6 +34,11 @@ def test_seeds_that_do_not_vary_have_no_interval():
     assert (found.deviation, found.low, found.high, found.p) == (0, None, None, None)
 
 
+def test_nothing_speaks_against_a_difference_of_zero_in_every_seed():
+    found = over_seeds([0.0, 0.0, 1e-17])
+    assert (found.deviation, found.low, found.high, found.p) == (0, None, None, 1)
+
+
 @pytest.mark.parametrize(
     ("given", "adjusted"),
     [
