@@ -1,4 +1,4 @@
-"""Every command that a document shows is executed, shortened; what needs minutes, a download or a run is composed."""
+"""Every command that a document shows is executed, shortened; those that need more are composed."""
 
 from __future__ import annotations
 

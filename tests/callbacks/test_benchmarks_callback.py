@@ -93,7 +93,8 @@ def test_a_continued_run_evaluates_where_it_would_have_without_a_stop(tiny, tmp_
     config = typed(TrainConfig, composed(*tiny, *evaluating("careless"), f"paths.run_dir={run}"))
     shorter = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, max_steps=4))
     train(shorter, RunFolder(run), [])
-    leftover = run / "eval" / checkpoint_name(6) / "made_up-limit100"  # as of a run that was killed in its sixth step
+    # As of a run that was killed in its sixth step.
+    leftover = run / "eval" / checkpoint_name(6) / "made_up-limit100"
     leftover.mkdir(parents=True)
     calls = BenchmarksCallback._evaluate
     evaluated = []
