@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mohge.interchange.folder import end_token_id, is_transformers_folder
+from mohge.interchange.folder import begin_token_id, end_token_id, is_transformers_folder
 
 if TYPE_CHECKING:
     from mohge.config.schema import TrainConfig
     from mohge.model.transformer import TransformerLM
 
-__all__ = ["end_token_id", "is_transformers_folder", "load_transformers", "register"]
+__all__ = ["begin_token_id", "end_token_id", "is_transformers_folder", "load_transformers", "register"]
 
 
 def load_transformers(folder: str | os.PathLike[str]) -> tuple[TrainConfig, TransformerLM]:

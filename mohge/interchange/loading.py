@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -28,8 +27,9 @@ from mohge.config.schema import (
 )
 from mohge.errors import UserError, first_line
 from mohge.interchange.folder import CONFIG, read_object
+from mohge.interchange.keys import Keys
 from mohge.interchange.layouts import EMBEDDING, HEAD, OWN, Layout, layout
-from mohge.interchange.reading import configuration
+from mohge.interchange.reading import configuration, opened
 from mohge.model.transformer import TransformerLM, build_model
 
 MODEL = "model.safetensors"
@@ -53,26 +53,28 @@ def load_transformers(folder: str | os.PathLike[str]) -> tuple[TrainConfig, Tran
         UserError: a file is missing or damaged, or the model is one that ours does not compute exactly.
     """
     path = Path(folder)
-    plain = read_object(path / CONFIG)
-    config = configuration(plain, _base(path, plain), path)
+    keys = opened(path)
+    model_type: str = keys.plain["model_type"]
+    config = configuration(keys, _base(keys))
     try:
         with torch.device("meta"):
             model = build_model(config)
     except ValueError as error:
         raise UserError(f"{path} has a {CONFIG} that makes no model: {first_line(error)}") from error
-    table = layout(plain["model_type"], config, model)
+    table = layout(model_type, config, model)
     files = _files(path)
     _check_names(table, files, path)
     model.to_empty(device="cpu")
     try:
-        _fill(model, table, files, path, tied=config.model.tied_head and plain["model_type"] != OWN)
+        _fill(model, table, files, path, tied=config.model.tied_head and model_type != OWN)
     except (OSError, SafetensorError) as error:
         raise UserError(f"weights in {path} cannot be read ({first_line(error)}): {_REMEDY}") from error
     return config, model
 
 
-def _base(folder: Path, plain: Mapping[str, Any]) -> TrainConfig:
+def _base(keys: Keys) -> TrainConfig:
     """What the configuration says beside sizes: that of the run, or as little as possible."""
+    folder = keys.folder
     if (folder / FACTS).is_file():
         try:
             return TypeAdapter(TrainConfig).validate_python(read_object(folder / FACTS).get("config"))
@@ -85,7 +87,7 @@ def _base(folder: Path, plain: Mapping[str, Any]) -> TrainConfig:
         model=ModelConfig(
             name=folder.resolve().name, vocab_size=1, context=1, d_model=1, layers=1, heads=1, kv_heads=1
         ),
-        arch_name=str(plain.get("model_type")),
+        arch_name=keys.plain["model_type"],
         experts=ExpertsConfig(kernel="auto"),
         router=RouterConfig(kind="none"),
         loss=LossConfig(),
@@ -93,8 +95,8 @@ def _base(folder: Path, plain: Mapping[str, Any]) -> TrainConfig:
         data=DataConfig(
             target="datamodules.TextDataModule",
             name="text_files",
-            vocab_size=plain.get("vocab_size", 1),
-            context=plain.get("max_position_embeddings", 1),
+            vocab_size=keys.number("vocab_size"),
+            context=keys.number("max_position_embeddings"),
             batch_sequences=1,
             cache_dir=PathsConfig().cache_dir,
         ),

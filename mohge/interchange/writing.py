@@ -14,11 +14,11 @@ from mohge.config.schema import TrainConfig
 from mohge.end_token import END_TOKENS, end_token
 from mohge.errors import UserError
 from mohge.interchange.describing import CODE, describe
-from mohge.interchange.folder import CONFIG, GENERATION
+from mohge.interchange.folder import CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG
 from mohge.interchange.layouts import CLASSES, OWN, layout, model_type_of, split
 from mohge.model.transformer import TransformerLM
 
-TOKENIZER, TOKENIZER_CONFIG, CARD = "tokenizer.json", "tokenizer_config.json", "README.md"
+CARD = "README.md"
 
 
 def write_description(folder: Path, config: TrainConfig, tokenizer: bytes, step: int, source: str) -> None:
@@ -67,8 +67,12 @@ def converted(config: TrainConfig, model: TransformerLM, weights: dict[str, Tens
 
 def loading_line(config: TrainConfig, folder: str) -> str:
     """Python that loads the model."""
-    trust = ", trust_remote_code=True" if model_type_of(config) == OWN else ""
-    return f"AutoModelForCausalLM.from_pretrained({folder!r}{trust})"
+    return f"AutoModelForCausalLM.from_pretrained({folder!r}{_trust(model_type_of(config))})"
+
+
+def _trust(model_type: str) -> str:
+    """Also for the tokenizer: transformers reads the configuration's class to find the tokenizer's."""
+    return ", trust_remote_code=True" if model_type == OWN else ""
 
 
 def _tokenizer_config(end: str, context: int) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def _card(config: TrainConfig, model_type: str, step: int) -> str:
         )
     note = (
         "Its class is not part of transformers: it comes with this folder, so that `trust_remote_code=True` "
-        "is needed. Read `modeling_mohge.py` before you trust it.\n"
+        "is needed, for the tokenizer too. Read `modeling_mohge.py` before you trust it.\n"
         if model_type == OWN
         else "Its class is part of transformers.\n"
     )
@@ -126,7 +130,7 @@ A language model trained with the MoHGE experiment platform, exported for transf
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = {loading_line(config, "FOLDER")}
-    tokenizer = AutoTokenizer.from_pretrained('FOLDER')
+    tokenizer = AutoTokenizer.from_pretrained('FOLDER'{_trust(model_type)})
 
 {note}
 Each document began after the end token, which is also the one for the beginning and for padding: put it

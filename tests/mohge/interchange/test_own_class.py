@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_folders import greedy, tiny_model, tokens, write_hf
+from hf_folders import greedy, tiny_model, tiny_tokenizer, tokens, write_hf
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -147,11 +147,10 @@ class Nowhere:
 
 sys.meta_path.insert(0, Nowhere())
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder, ids = sys.argv[1], torch.tensor(json.loads(sys.argv[2]))
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+ids = torch.tensor(json.loads(sys.argv[1]))
+CARD
+model.eval()
 mask = torch.ones_like(ids)
 new = model.generate(ids, attention_mask=mask, max_new_tokens=10, do_sample=False, eos_token_id=None)
 with torch.no_grad():
@@ -162,14 +161,22 @@ print(json.dumps({"new": new[:, ids.shape[1]:].tolist(), "logits": logits[0, -1]
 
 
 @pytest.mark.slow
-def test_it_loads_without_this_package(tmp_path):
+def test_it_loads_without_this_package_as_its_card_says(tmp_path):
     config, ours = tiny_model("mohge")
     folder = write_hf(tmp_path / "model", config, ours)
+    lines = (folder / "README.md").read_text().splitlines()
+    card = "\n".join(line.strip() for line in lines if line.startswith("    "))
     prompt = tokens(shape=(2, 6))
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(folder), json.dumps(prompt.tolist())],
+        [
+            sys.executable,
+            "-c",
+            ELSEWHERE.replace("CARD", card.replace("FOLDER", str(folder))),
+            json.dumps(prompt.tolist()),
+        ],
         env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
+        stdin=subprocess.DEVNULL,  # transformers asks there where the flag is missing
         capture_output=True,
         text=True,
         check=False,
@@ -180,4 +187,4 @@ def test_it_loads_without_this_package(tmp_path):
     assert found["new"] == greedy(ours, prompt, 10).tolist()
     logits = ours(prompt).logits_BSV[0, -1]
     torch.testing.assert_close(torch.tensor(found["logits"]), logits, rtol=0, atol=2e-5)
-    assert found["ids"]
+    assert found["ids"] == tiny_tokenizer().encode("some words").ids

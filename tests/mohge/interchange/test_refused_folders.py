@@ -14,7 +14,7 @@ from hf_folders import tiny_model, write_hf
 from safetensors.torch import load_file, save_file
 
 from mohge.errors import UserError
-from mohge.interchange import end_token_id, is_transformers_folder, load_transformers
+from mohge.interchange import begin_token_id, end_token_id, is_transformers_folder, load_transformers
 
 OF_TYPE = {"llama": "dense", "mixtral": "moe", "granitemoeshared": "moe shared", "mohge": "mohge"}
 
@@ -73,11 +73,49 @@ CONFIGS: list[tuple[str, dict[str, object], str]] = [
     ("llama", {"partial_rotary_factor": 0.25}, "has partial_rotary_factor=0.25"),
     ("llama", {"quantization_config": {"bits": 4}}, "has quantization_config=set"),
     ("llama", {"hidden_size": None}, "has no hidden_size in config.json"),
-    ("llama", {"hidden_size": "wide"}, "has hidden_size='wide' in config.json, which is not a whole number"),
+    (
+        "llama",
+        {"hidden_size": "wide"},
+        "has hidden_size='wide' in config.json, which is not a whole number of 1 ",
+    ),
     ("llama", {"num_hidden_layers": True}, "has num_hidden_layers=True"),
+    (
+        "llama",
+        {"num_hidden_layers": 0},
+        "has num_hidden_layers=0 in config.json, which is not a whole number",
+    ),
+    (
+        "llama",
+        {"vocab_size": "big"},
+        "has vocab_size='big' in config.json, which is not a whole number of 1 or",
+    ),
+    ("llama", {"vocab_size": None}, "has no vocab_size in config.json"),
+    ("llama", {"vocab_size": 0}, "has vocab_size=0"),
+    ("llama", {"max_position_embeddings": None}, "has no max_position_embeddings"),
+    ("llama", {"max_position_embeddings": 0}, "has max_position_embeddings=0"),
+    ("llama", {"rope_parameters": 5}, "has rope_parameters=5 in config.json, which is not an object or null"),
+    ("llama", {"rope_parameters": None, "rope_scaling": "linear"}, "has rope_scaling='linear'"),
+    (
+        "llama",
+        {"rope_parameters": {"rope_theta": 0}},
+        "has rope_parameters.rope_theta=0 in config.json, which",
+    ),
+    (
+        "llama",
+        {"rope_parameters": None, "rope_theta": "x"},
+        "has rope_theta='x' in config.json, which is not a",
+    ),
+    ("llama", {"model_type": ["llama"]}, "has model_type=['llama'] in config.json: this version reads llama"),
     ("llama", {"num_attention_heads": 3, "head_dim": None}, "makes no model: model.heads=3 does not divide"),
-    ("llama", {"num_attention_heads": 0}, "makes no model (heads=0"),
-    ("llama", {"rms_norm_eps": "small"}, "makes no model (norm_eps='small'"),
+    ("llama", {"num_attention_heads": 0}, "has num_attention_heads=0"),
+    (
+        "llama",
+        {"rms_norm_eps": "small"},
+        "has rms_norm_eps='small' in config.json, which is not a number above",
+    ),
+    ("llama", {"rms_norm_eps": float("nan")}, "has rms_norm_eps=nan"),
+    ("llama", {"rms_norm_eps": 10**400}, "has rms_norm_eps=1000"),
+    ("llama", {"tie_word_embeddings": "maybe"}, "makes no model (tied_head='maybe'"),
     ("llama", {"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
     ("llama", {"num_hidden_layers": 1}, "holds the tensor model.layers.1.input_layernorm.weight, for which"),
     (
@@ -86,6 +124,18 @@ CONFIGS: list[tuple[str, dict[str, object], str]] = [
         "holds model.embed_tokens.weight of 300 x 32, and its config.json asks for 299 x",
     ),
     ("mixtral", {"sliding_window": 31}, "has sliding_window=31"),
+    ("mixtral", {"sliding_window": "x"}, "has sliding_window='x'"),
+    ("mixtral", {"num_key_value_heads": None}, "makes no model: model.kv_heads=8 does not divide"),
+    (
+        "mixtral",
+        {"num_experts_per_tok": 7},
+        "has num_experts_per_tok=7 in config.json, which is not a whole number of 1 to 6",
+    ),
+    ("mixtral", {"num_experts_per_tok": 0}, "has num_experts_per_tok=0"),
+    ("granitemoeshared", {"num_experts_per_tok": 7}, "has num_experts_per_tok=7"),
+    ("granitemoeshared", {"num_attention_heads": 0}, "has num_attention_heads=0"),
+    ("granitemoeshared", {"attention_multiplier": "x"}, "has attention_multiplier='x'"),
+    ("granitemoeshared", {"shared_intermediate_size": -3}, "has shared_intermediate_size=-3"),
     (
         "mixtral",
         {"num_local_experts": 7},
@@ -100,7 +150,27 @@ CONFIGS: list[tuple[str, dict[str, object], str]] = [
     ("mohge", {"router": "random"}, "makes no model (kind='random'"),
     ("mohge", {"expert_widths": None}, "has no expert_widths"),
     ("mohge", {"expert_widths": [8, 16]}, "holds the tensor blocks.0.ffn.experts.groups.2."),
-    ("mohge", {"num_groups_per_tok": None}, "makes no model: router.group_top_k is not set"),
+    (
+        "mohge",
+        {"expert_widths": 5},
+        "has expert_widths=5 in config.json, which is not a list of whole numbers",
+    ),
+    ("mohge", {"expert_widths": [8, 0, 24]}, "has expert_widths=[8, 0, 24]"),
+    ("mohge", {"expert_widths": []}, "makes no model: "),
+    ("mohge", {"num_groups_per_tok": None}, "has no num_groups_per_tok"),
+    ("mohge", {"num_groups_per_tok": 0}, "has num_groups_per_tok=0"),
+    (
+        "mohge",
+        {"num_groups_per_tok": 4},
+        "has num_groups_per_tok=4 in config.json, which is not a whole number",
+    ),
+    (
+        "mohge",
+        {"num_experts_per_tok": 5},
+        "has num_experts_per_tok=5 in config.json, which is not a whole number",
+    ),
+    ("mohge", {"num_experts_per_tok": 0}, "has num_experts_per_tok=0"),
+    ("mohge", {"router": "top_k", "num_groups_per_tok": None, "num_experts_per_tok": 7}, "per_tok=7"),
 ]
 
 
@@ -168,3 +238,16 @@ def test_the_end_token_is_that_of_generation_or_of_the_model(copied):
     assert end_token_id(folder) == 9
     change(folder, eos_token_id=None)
     assert "set eos_token_id" in refusal(lambda: end_token_id(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tokenizer_config.json", "<begin>"), ("special_tokens_map.json", {"content": "<begin>"})],
+)
+def test_a_beginning_that_the_tokenizer_lacks_is_refused(copied, name, value):
+    folder = copied("llama")
+    (folder / name).write_text(json.dumps({"bos_token": value}))
+    sentence = refusal(lambda: begin_token_id(folder))
+    assert f"{folder} has bos_token='<begin>' in {name}, which its tokenizer.json lacks" in sentence
+    (folder / "tokenizer.json").write_text("{}")
+    assert "tokenizer.json cannot be read (" in refusal(lambda: begin_token_id(folder))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hf_folders import MODELS, greedy, tiny_model, tiny_tokenizer, tokens, write_hf
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -22,7 +23,14 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from mohge.interchange import end_token_id, is_transformers_folder, load_transformers, register
+from mohge.config.schema import TrainConfig
+from mohge.interchange import (
+    begin_token_id,
+    end_token_id,
+    is_transformers_folder,
+    load_transformers,
+    register,
+)
 from mohge.interchange.layouts import model_type_of
 
 SIZES: dict[str, Any] = {
@@ -185,6 +193,51 @@ def test_the_tokenizer_gives_our_ids(tmp_path):
     assert theirs.model_max_length == 32
 
 
+BEGIN = {"content": "<|begin|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+BEGINNINGS: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str | None]] = {
+    "its name": ({"bos_token": "<|begin|>"}, None, "<|begin|>"),
+    "its properties": ({"bos_token": {**BEGIN, "__type": "AddedToken"}}, None, "<|begin|>"),
+    "null": ({"bos_token": None}, None, None),
+    "nothing": ({}, None, None),
+    "old file": ({}, {"bos_token": BEGIN}, "<|begin|>"),
+    "old file prevails": ({"bos_token": "<|endoftext|>"}, {"bos_token": "<|begin|>"}, "<|begin|>"),
+    "old file of something else": ({"bos_token": "<|begin|>"}, {"eos_token": "<|endoftext|>"}, "<|begin|>"),
+    "old file is passed over": (
+        {"bos_token": "<|endoftext|>", "added_tokens_decoder": {}},
+        {"bos_token": "<|begin|>"},
+        "<|endoftext|>",
+    ),
+}
+"""tokenizer_config.json, special_tokens_map.json, and the token."""
+
+
+@pytest.mark.parametrize("case", BEGINNINGS)
+def test_the_token_that_begins_a_text_is_that_of_transformers(tmp_path, case):
+    config, old, token = BEGINNINGS[case]
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens(["<|begin|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if old is not None:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(old))
+    expected = None if token is None else tokenizer.token_to_id(token)
+    assert begin_token_id(tmp_path) == expected
+    assert AutoTokenizer.from_pretrained(tmp_path).bos_token_id == expected
+
+
+def test_shared_experts_come_back_divided_as_the_run_had_them(tmp_path):
+    config, ours = tiny_model("dense untied")
+    folder = write_hf(tmp_path / "model", config, ours)
+    alone, _ = load_transformers(folder)
+    assert (alone.experts.shared, alone.experts.shared_width) == (1, 40)
+    plain = TypeAdapter(TrainConfig).dump_python(config, mode="json", by_alias=True)
+    (folder / "export.json").write_text(json.dumps({"config": plain}))
+    found, back = load_transformers(folder)
+    assert (found.experts.shared, found.experts.shared_width) == (2, 20)
+    assert torch.equal(back(tokens()).logits_BSV, ours(tokens()).logits_BSV)
+
+
 def test_the_card_says_what_the_model_is(tmp_path):
     stock = write_hf(tmp_path / "stock", *tiny_model("dense")) / "README.md"
     own = write_hf(tmp_path / "own", *tiny_model("mohge")) / "README.md"
@@ -192,7 +245,7 @@ def test_the_card_says_what_the_model_is(tmp_path):
     assert "trust_remote_code" not in stock.read_text()
     text = own.read_text()
     assert "3 groups of 2 SwiGLU experts of widths 8, 16, 24; a token uses 2 in 2 of the groups" in text
-    assert "from_pretrained('FOLDER', trust_remote_code=True)" in text
+    assert text.count("from_pretrained('FOLDER', trust_remote_code=True)") == 2, "the tokenizer's too"
     parameters = sum(parameter.numel() for parameter in tiny_model("mohge")[1].parameters())
     assert f"| parameters | {parameters:,}; " in text
 
