@@ -76,6 +76,10 @@ class LanguageModel:
             found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
 
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that are to be continued: after `begin`; of an empty text, what the first follows."""
+        return [[*self.begin, *ids] or [self.prefix_token_id] for ids in self.encode(texts)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -38,26 +38,29 @@ def write(config: GenerateConfig, prompt: str) -> None:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: there is no GPU that torch can use here: use device=cpu")
     on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    try:
+        settings = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            stop=config.stop,
+            seed=config.seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     named = load_language_model(config.checkpoint, "cuda" if on_gpu else "cpu")
     if config.groups and not named.config.experts.widths:
         raise UserError(
             f"groups=true has nothing to show, as checkpoint={config.checkpoint} is of a dense model: leave "
             "it out"
         )
-    tokens = named.encode([prompt])[0] if prompt else [named.end_token_id]
+    (tokens,) = named.prompts([prompt])
     if len(tokens) >= (context := named.config.model.context):
         raise UserError(
             f"the prompt of {len(tokens)} tokens leaves no room in the context of {context} tokens: give a "
             "shorter one"
         )
-    settings = Sampling(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        stop=config.stop,
-        seed=config.seed,
-    )
     begun = time.perf_counter()
     prompts = [tokens] * config.samples
     pieces = stream(

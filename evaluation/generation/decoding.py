@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evaluation.generation.rows import Generated, Piece, Row
 from evaluation.generation.sampling import Draws, Sampling, next_tokens
+from evaluation.group_choices import group_choices
 from mohge.model.cache import KeyValueCache
 from mohge.model.transformer import TransformerLM
 from mohge.moe.decision import RoutingDecision
@@ -145,7 +146,7 @@ def _step(
     tokens_BS = torch.tensor(tokens, device=model.embedding.weight.device)
     output = model(tokens_BS, cache=cache, lengths=lengths, last=True)
     if observe is not None:
-        observe([row.place for row in batch], _choices(output.decisions, lengths, longest), lengths)
+        observe([row.place for row in batch], group_choices(output.decisions, lengths, longest), lengths)
     experts_BLK = _last_experts(output.decisions, lengths, longest) if batch[0].with_experts else None
     for number, row in enumerate(batch):
         row.read(None if experts_BLK is None else experts_BLK[number])
@@ -167,22 +168,6 @@ def _step(
 def _compute_for_others(model: TransformerLM, token: int) -> None:
     """Take part in the exchanges of a forward pass."""
     model(torch.tensor([[token]], device=model.embedding.weight.device), last=True)
-
-
-def _choices(decisions: Sequence[RoutingDecision], lengths: Sequence[int], longest: int) -> Tensor:
-    """Routed choices of each row per width group, (B, G), of its own positions."""
-    rows = len(lengths)
-    if not decisions:
-        return torch.zeros(rows, 0, dtype=torch.int64)
-    groups, per_group = decisions[0].num_groups, decisions[0].experts_per_group
-    group_LBX = torch.stack([each.expert_ids_TK for each in decisions]) // per_group
-    group_LBSK = group_LBX.view(len(decisions), rows, longest, -1)
-    device = group_LBSK.device
-    real_BS = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
-    row_B1 = torch.arange(rows, device=device)[:, None]
-    cell_LBSK = group_LBSK + (row_B1 * groups)[:, None]
-    chosen = cell_LBSK[:, real_BS]
-    return torch.bincount(chosen.flatten(), minlength=rows * groups).view(rows, groups).cpu()
 
 
 def _last_experts(decisions: Sequence[RoutingDecision], lengths: Sequence[int], longest: int) -> Tensor:

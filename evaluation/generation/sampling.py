@@ -12,6 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mohge.errors import RunError
+
+_COLDEST = 1e-6
+"""Least temperature above 0: below it, differences of logits would not be finite."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -38,8 +43,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens} generates nothing: give at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature} is no temperature: give 0 or more")
+        if not (self.temperature == 0 or _COLDEST <= self.temperature < float("inf")):
+            raise ValueError(
+                f"temperature={self.temperature} is no temperature: give 0, or {_COLDEST} and more"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} leaves no token: give at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -71,18 +78,23 @@ def next_tokens(logits_BV: Tensor, settings: Sampling, draws: Sequence[Draws]) -
         logits_BV: Scores of the next token.
         settings: Temperature, and which tokens to draw from.
         draws: Of each row.
+
+    Raises:
+        RunError: Logits that are not a number, as of a model that has diverged.
     """
+    if bool(logits_BV.isnan().any()):
+        raise RunError("the model's logits are not numbers: it has diverged, use an earlier checkpoint")
     if settings.temperature == 0:
         tokens: list[int] = logits_BV.argmax(dim=1).tolist()
         return tokens
-    wide_BV = logits_BV.float()
+    wide_BV = logits_BV.double()
     # Less the largest first: at a low temperature the others then vanish, and nothing overflows.
     scaled_BV = (wide_BV - wide_BV.amax(dim=1, keepdim=True)) / settings.temperature
     k = min(settings.top_k or scaled_BV.shape[1], scaled_BV.shape[1])
     best_BK, ids_BK = (
         scaled_BV.topk(k, dim=1) if k < scaled_BV.shape[1] else scaled_BV.sort(1, descending=True)
     )
-    probability_BK = best_BK.double().softmax(dim=1)
+    probability_BK = best_BK.softmax(dim=1)
     ends_BK = probability_BK.cumsum(dim=1)
     if settings.top_p is not None:
         # A token stays if those before it do not reach the share yet.

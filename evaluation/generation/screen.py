@@ -54,6 +54,8 @@ class Screen:
                         self._write(each, per_group)
                         continue
                     whole[now] = each.whole
+                    for experts in () if each.whole.experts is None else each.whole.experts:
+                        self._choices[main_group(experts, per_group, len(self._widths))] += 1
                     now += 1
                     self._end()
                     if now < self._samples:
@@ -75,7 +77,6 @@ class Screen:
         if self._widths:
             assert piece.experts is not None
             group = main_group(piece.experts, per_group, len(self._widths))
-            self._choices[group] += 1
             style = self._styles[group]
         self._print(piece.text, style)
 
@@ -88,9 +89,8 @@ class Screen:
             # Control characters as pictures: text must not command a terminal.
             for part in "".join(map(_picture, text)).splitlines(keepends=True):
                 shown.append(part.rstrip("\n"), style)
-                shown.append(
-                    "\n" * part.endswith("\n")
-                )  # with a background it would colour the rest of a line
+                # With a background it would colour the rest of a line.
+                shown.append("\n" * part.endswith("\n"))
             self._console.print(shown, end="")
         else:
             sys.stdout.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from evaluation.harness.answers import Answers
 from evaluation.harness.ranks import Ranks, connected_ranks
 from evaluation.harness.scoring import NOTHING, Pair, Score, Usage, batches_of, fit, score_batch
 from evaluation.language_model import LanguageModel, load_language_model
-from mohge.errors import UserError
+from mohge.errors import RunError, UserError
 from mohge.parallel.ranks import found_rank, this_rank
 
 BATCH_SIZE = 32
@@ -77,8 +78,8 @@ class MohgeLM(TemplateLM):
                 raise UserError("model mohge needs a checkpoint: add --model_args checkpoint=RUN_DIR")
             language_model = load_language_model(str(checkpoint), _device(device))
         context = language_model.config.model.context
-        if max_length is not None and not 0 < int(max_length) <= context:
-            raise UserError(f"max_length={max_length} is not between 1 and the model's context of {context}")
+        if max_length is not None and not 1 < int(max_length) <= context:
+            raise UserError(f"max_length={max_length} is not between 2 and the model's context of {context}")
         self.language_model = language_model
         self.model = language_model.model
         self.max_length = int(max_length or context)
@@ -249,7 +250,7 @@ class MohgeLM(TemplateLM):
     def _prompts(self, contexts: Sequence[str], settings: Sampling) -> list[list[int]]:
         """Ids of contexts, cut on the left where new tokens would not fit into the model's context."""
         room = max(1, self.max_length - settings.max_new_tokens)
-        prompts = [ids or [self.prefix_token_id] for ids in self._encode(contexts)]
+        prompts = self.language_model.prompts(contexts)
         self._cut += sum(len(prompt) > room for prompt in prompts)
         return [prompt[-room:] for prompt in prompts]
 
@@ -295,6 +296,9 @@ class MohgeLM(TemplateLM):
             compute: answers a batch of indices.
             idle: forward passes of a rank without a batch.
         """
+        asked = hashlib.sha256("".join(keys).encode()).hexdigest()
+        if len(set(self.ranks.meet("a list of requests", asked))) > 1:
+            raise RunError("ranks have different requests: do all machines have the same benchmarks?")
         found = self.ranks.first(lambda: self._answers.find(keys))
         missing = list({key: index for index, key in enumerate(keys) if key not in found}.values())
         self._progress(len(keys) - len(missing), len(keys))

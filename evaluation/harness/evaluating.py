@@ -111,8 +111,8 @@ def _outcome(config: EvalConfig, folders: list[Path]) -> Outcome:
 
 
 def _check_baseline(baseline: str | None, named: list[str]) -> None:
-    """Refuses a baseline that is none of the models, as far as they are runs, which say what they are."""
-    if baseline is None:
+    """Refuses a word that no run is called by; paths, and arms that differ in more, are known at the end."""
+    if baseline is None or not baseline.isidentifier() or Path(baseline).expanduser().exists():
         return
     known: set[str] = set()
     for one in named:
@@ -120,12 +120,10 @@ def _check_baseline(baseline: str | None, named: list[str]) -> None:
         if not run.exists:
             return
         config = run.read_config()
-        model, arch = config["model"]["name"], config["arch_name"]
-        given = config["logger"].get("run_name")
-        known |= {arch, given or f"{model}-{arch}-seed{config['seed']}", one}
+        known |= {config["arch_name"], config["logger"].get("run_name") or config["arch_name"]}
     if baseline not in known:
         raise UserError(
-            f"baseline={baseline} is none of the models: choose one of {', '.join(sorted(known))}"
+            f"baseline={baseline} is none of the models: choose one of {', '.join(sorted(known))}, or a path"
         )
 
 

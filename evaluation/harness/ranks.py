@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mohge.errors import RunError, first_line
 from mohge.parallel.ranks import this_rank
@@ -69,6 +69,22 @@ class Ranks:
             for rank, (found, _) in enumerate(told):
                 if start + rank < len(batches):
                     keep(batches[start + rank], found)
+
+    def meet(self, place: str, detail: object = None) -> list[Any]:
+        """What all ranks say at a place that all must have come to. Collective.
+
+        Args:
+            place: where this rank is.
+            detail: what it says.
+
+        Raises:
+            RunError: some are at another place: one has failed, and the others have gone on.
+        """
+        told = self.gather((place, detail))
+        for rank, (where, said) in enumerate(told):
+            if where != place:
+                raise RunError(f"ranks have lost each other: rank {rank} is at {where} ({said}), not {place}")
+        return [said for _, said in told]
 
     def first(self, action: Callable[[], A]) -> A:
         """What the first rank gets from `action`, or the error that it gets, on every rank. Collective."""

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from evaluation.group_choices import group_choices
 from mohge.model.cache import KeyValueCache
 from mohge.model.head_loss import IGNORED
 from mohge.model.transformer import ModelOutput, TransformerLM
-from mohge.moe.decision import RoutingDecision
 
 _WORTH = 0.2
 """Share of positions that sharing contexts must save to be worth a second forward pass."""
@@ -157,7 +156,7 @@ def _score_whole(model: TransformerLM, pairs: Sequence[Pair]) -> tuple[_Found, l
     lengths = [pair.positions for pair in pairs]
     targets = [[IGNORED] * (len(pair.context) - 1) + list(pair.continuation) for pair in pairs]
     output = _forward(model, [whole[:-1] for whole in wholes], targets)
-    choices = group_choices(output.decisions, torch.tensor(lengths), max(lengths))
+    choices = _choices(output, lengths)
     return [(*score, row) for score, row in zip(_scores(output, targets), choices, strict=True)], lengths
 
 
@@ -179,7 +178,7 @@ def _score_shared(
     cache = KeyValueCache(len(before))
     lengths = [len(some) for some in before]
     computed = _forward(model, before, [[IGNORED] * length for length in lengths], cache, lengths)
-    choices_of_context = group_choices(computed.decisions, torch.tensor(lengths), max(lengths))
+    choices_of_context = _choices(computed, lengths)
     place = {context: number for number, context in enumerate(owners)}
     cache.keep([place[pair.context] for pair in pairs])
 
@@ -187,7 +186,7 @@ def _score_shared(
     targets = [list(pair.continuation) for pair in pairs]
     counts = [len(some) for some in new]
     output = _forward(model, new, targets, cache, counts)
-    choices = group_choices(output.decisions, torch.tensor(counts), max(counts))
+    choices = _choices(output, counts)
     found: _Found = []
     tokens = []
     for row, (score, own) in enumerate(zip(_scores(output, targets), choices, strict=True)):
@@ -227,23 +226,6 @@ def _scores(output: ModelOutput, targets: Sequence[Sequence[int]]) -> list[tuple
     return [(sums[row], right[row] == scored[row]) for row in range(len(sums))]
 
 
-def group_choices(
-    decisions: Sequence[RoutingDecision], lengths_B: Tensor, longest: int
-) -> list[tuple[int, ...]]:
-    """Choices of experts of each width group by the first positions of each sequence, over all layers.
-
-    Args:
-        decisions: of the layers, for B * longest tokens.
-        lengths_B: positions of each sequence that count.
-        longest: S.
-    """
-    if not decisions:
-        return [()] * len(lengths_B)
-    groups, device = decisions[0].num_groups, decisions[0].expert_ids_TK.device
-    counts_TG = torch.zeros(decisions[0].num_tokens, groups, dtype=torch.int64, device=device)
-    for decision in decisions:
-        group_TK = decision.expert_ids_TK // decision.experts_per_group
-        counts_TG.scatter_add_(1, group_TK, torch.ones_like(group_TK))
-    real_BS = torch.arange(longest, device=device) < lengths_B.to(device)[:, None]
-    counts_BG = (counts_TG.view(len(lengths_B), longest, groups) * real_BS[..., None]).sum(dim=1)
-    return [tuple(row) for row in counts_BG.tolist()]
+def _choices(output: ModelOutput, lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Choices of width groups by each row."""
+    return [tuple(row) for row in group_choices(output.decisions, lengths, max(lengths)).tolist()]

@@ -15,7 +15,8 @@ import logging
 import random
 import shutil
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,9 @@ from mohge.files import write_json_atomically, write_text_atomically
 from mohge.training.environment import describe_environment
 
 if TYPE_CHECKING:
-    from evaluation.harness.task_run import Found
+    from evaluation.harness.bridge import MohgeLM
+    from evaluation.harness.results import Found
+    from evaluation.harness.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,17 @@ def run_suite(
     }
     if suite.held_out != 0:
         jobs[NAME] = partial(score_held_out, lm, suite.held_out, progress)
+    with closing(lm):
+        done, entries, errors = _run(lm, tasks, jobs)
+    results = {**_facts(model, suite, batch_size, lm.ranks.world), "tasks": entries}
+    lm.ranks.first(lambda: _write(folder, results, done, errors))
+    return results
+
+
+def _run(
+    lm: MohgeLM, tasks: Tasks, jobs: Mapping[str, Callable[[], list[Found]]]
+) -> tuple[list[Found], dict[str, Any], dict[str, str]]:
+    """What was found, the facts of each task, and the traceback of each that failed."""
     done: list[Found] = []
     entries: dict[str, Any] = {}
     errors: dict[str, str] = {}
@@ -113,12 +127,10 @@ def run_suite(
             entries[name] = {"status": "failed", "error": first_line(error), "label": tasks.label(name)}
             errors[name] = traceback.format_exc()
             log.warning("task %s failed: %s", name, first_line(error))
-        if len(set(lm.ranks.gather(failure is None))) > 1:
-            raise RunError(f"task {name} failed on some ranks, and not on all") from failure
-    lm.close()
-    results = {**_facts(model, suite, batch_size, lm.ranks.world), "tasks": entries}
-    lm.ranks.first(lambda: _write(folder, results, done, errors))
-    return results
+        said = lm.ranks.meet(f"the end of {name}", None if failure is None else first_line(failure))
+        if len({one is None for one in said}) > 1:
+            raise RunError(f"task {name} failed on some ranks, and not on all: {said}") from failure
+    return done, entries, errors
 
 
 def _refuse_others(folder: Path, suite: SuiteConfig) -> None:
@@ -126,6 +138,8 @@ def _refuse_others(folder: Path, suite: SuiteConfig) -> None:
     try:
         settings = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not isinstance(settings, dict):
         return
     for name, value in _asked(suite).items():
         if settings.get(name, value) != value:
@@ -151,17 +165,25 @@ def _shown(value: Any) -> str:
 
 
 def _write(folder: Path, results: dict[str, Any], done: Sequence[Found], errors: dict[str, str]) -> None:
-    """All files. results.json goes first and comes last: where it is, all else belongs to it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).unlink(missing_ok=True)
-    for name in (SAMPLES, ERRORS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for one in done:
-        lines = [json.dumps(item.plain()) + "\n" for item in one.items]
-        write_text_atomically(folder / SAMPLES / f"{one.name}.jsonl", "".join(lines))
-    for name, text in errors.items():
-        write_text_atomically(folder / ERRORS / f"{name}.txt", text)
-    write_json_atomically(folder / RESULTS, results)
+    """All files. results.json goes before the others and comes last: where it is, all else belongs to it."""
+    new = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        for one in done:
+            lines = [json.dumps(item.plain()) + "\n" for item in one.items]
+            write_text_atomically(new / SAMPLES / f"{one.name}.jsonl", "".join(lines))
+        for name, text in errors.items():
+            write_text_atomically(new / ERRORS / f"{name}.txt", text)
+        write_json_atomically(new / RESULTS, results)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULTS).unlink(missing_ok=True)
+        for name in (SAMPLES, ERRORS):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if (new / name).is_dir():
+                (new / name).rename(folder / name)
+        (new / RESULTS).rename(folder / RESULTS)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _facts(model: LanguageModel, suite: SuiteConfig, batch_size: int, world: int) -> dict[str, Any]:

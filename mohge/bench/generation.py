@@ -20,10 +20,13 @@ from mohge.bench.timing import Variant, interleave
 from mohge.config.bench_schema import GenerationBenchConfig
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
+from mohge.errors import RunError
 from mohge.model.cache import KeyValueCache
 from mohge.model.transformer import TransformerLM
 
 OURS = "mohge"
+_SAME = 0.99
+"""Share of tokens that must be: a tie of two logits may turn on the last bit."""
 NOTES = (
     "tokens are the most probable ones of an untrained model, and both libraries have its weights; the time "
     "of a generation includes reading the prompts",
@@ -86,8 +89,11 @@ def _libraries(
     ]
     if not theirs:
         return Measured(rows, [NO_PEERS])
-    same = [f"{name} {(made[name] == made[OURS]).double().mean():.1%}" for name in theirs]
-    return Measured(rows, [f"generated tokens that are ours: {', '.join(same)}"])
+    same = {name: float((made[name] == made[OURS]).double().mean()) for name in theirs}
+    if min(same.values()) < _SAME:
+        raise RunError(f"transformers generates other tokens than ours, so that nothing is compared: {same}")
+    shown = ", ".join(f"{name} {share:.1%}" for name, share in same.items())
+    return Measured(rows, [f"generated tokens that are ours: {shown}"])
 
 
 def _generate(model: Any, prompts_BS: Tensor, new_tokens: int) -> Tensor:

@@ -139,7 +139,7 @@ class TransformerLM(nn.Module):
             last: Give the logits of each row's last token alone, (B, 1, V).
 
         Raises:
-            ValueError: The sequence is longer than `model.context`, or there is a cache and gradients are on.
+            ValueError: A row is longer than `model.context`, or there is a cache and gradients are on.
         """
         lengths = [tokens_BS.shape[1]] * tokens_BS.shape[0] if lengths is None else lengths
         before = [0] * len(lengths) if cache is None else cache.lengths

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evaluation.generation.sampling import Draws, Sampling, next_tokens
+from mohge.errors import RunError
 
 # Probabilities 0.5, 0.3, 0.15, 0.05 of tokens 2, 0, 3, 1.
 LOGITS = torch.tensor([0.3, 0.05, 0.5, 0.15]).log()
@@ -63,6 +64,7 @@ def test_the_end_of_the_interval_is_a_token_that_may_be_drawn(monkeypatch: pytes
     [
         {"max_new_tokens": 0},
         {"temperature": -1.0},
+        {"temperature": 1e-50},
         {"temperature": float("nan")},
         {"top_k": 0},
         {"top_p": 0.0},
@@ -74,3 +76,11 @@ def test_the_end_of_the_interval_is_a_token_that_may_be_drawn(monkeypatch: pytes
 def test_nonsense_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=r"stop string|=.*: give"):
         Sampling(**{"max_new_tokens": 1} | wrong)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_has_diverged_is_told(temperature: float) -> None:
+    sampling = Sampling(max_new_tokens=1, temperature=temperature)
+    logits_BV = torch.tensor([[0.0, float("nan"), 1.0]])
+    with pytest.raises(RunError, match="diverged"):
+        next_tokens(logits_BV, sampling, [Draws(0, 0)])

@@ -11,7 +11,9 @@ from evaluation.harness import bridge
 from evaluation.harness.launched import spread
 from evaluation.harness.ranks import connected_ranks
 from evaluation.harness.suite import run_suite
+from evaluation.harness.tasks import Tasks
 from mohge.config.schema import SuiteConfig
+from mohge.errors import RunError
 from mohge.parallel.ranks import this_rank
 
 
@@ -52,3 +54,21 @@ def refused_together(folder: Path, benchmarks: Path, names: tuple[str, ...]) -> 
     except Exception as error:
         return type(error).__name__
     return "none"
+
+
+def load_fails_together(folder: Path, benchmarks: Path, names: tuple[str, ...]) -> str:
+    """What this rank says in the end, where the second cannot load its first task."""
+    if this_rank().index == 1:
+        real = Tasks.load
+
+        def fail(tasks: Tasks, name: str) -> Any:
+            if name == names[0]:
+                raise OSError("the data is not here")
+            return real(tasks, name)
+
+        Tasks.load = fail  # type: ignore[method-assign]
+    try:
+        evaluate_together(folder, benchmarks, names, 1)
+    except RunError as error:
+        return str(error)
+    return "all went well"

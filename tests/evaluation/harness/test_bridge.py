@@ -141,7 +141,7 @@ def test_stop_strings_are_cut():
 
 def test_a_shorter_context_may_be_asked_for_and_a_longer_one_not():
     assert bridge_of(max_length=16).max_length == 16
-    with pytest.raises(UserError, match="max_length=33 is not between 1 and the model's context of 32"):
+    with pytest.raises(UserError, match="max_length=33 is not between 2 and the model's context of 32"):
         bridge_of(max_length=33)
 
 

@@ -9,7 +9,12 @@ import pytest
 import torch
 import yaml
 from invented_tasks import BROKEN, CHOICE, GROUP, TEXT, WORD, WRITE, write_tasks
-from rank_evaluation_targets import evaluate_together, evaluate_with_a_failure, refused_together
+from rank_evaluation_targets import (
+    evaluate_together,
+    evaluate_with_a_failure,
+    load_fails_together,
+    refused_together,
+)
 from ranks_here import run_ranks
 from tiny_language_model import tiny_language_model
 
@@ -272,6 +277,11 @@ def test_a_rank_that_fails_makes_a_failed_task_of_all_and_the_next_goes_on(tasks
         assert found["tasks"][CHOICE]["status"] == "failed"
         assert "out of memory" in found["tasks"][CHOICE]["error"]
         assert found["tasks"][WORD]["status"] == "done"
+
+
+def test_a_rank_that_cannot_load_a_task_ends_all_and_hangs_none(tasks, tmp_path):
+    said = run_ranks(load_fails_together, 2, tmp_path, tasks, (CHOICE, WORD))
+    assert all("ranks have lost each other" in sentence for sentence in said), said
 
 
 def test_a_disk_that_refuses_the_first_rank_stops_all(tasks, tmp_path):

@@ -78,6 +78,10 @@ def test_the_prompt_may_be_a_file_or_nothing(folder: Path):
 
 def test_groups_name_the_width_of_each_token(folder: Path):
     settings = (PROMPT, "max_new_tokens=4", "groups=true", "temperature=0")
+    odd = (PROMPT, "max_new_tokens=25", "groups=true", "temperature=5", "samples=2")  # parts of characters
+    finished = run_forked("mohge-generate", ["checkpoint=run", *odd], folder)
+    tokens = [token for sample in generated(folder, *odd)["samples"] for token in sample["groups"]]
+    assert f" 8  {sum(token['width'] == 8 for token in tokens) / len(tokens):.0%}" in finished.stderr
     sample = generated(folder, *settings)["samples"][0]
     assert len(sample["groups"]) == 4
     for token in sample["groups"]:

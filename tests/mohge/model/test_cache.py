@@ -115,12 +115,14 @@ def test_the_cache_holds_what_its_description_says():
 
 @torch.inference_mode()
 def test_room_grows_by_doubling():
-    network, cache = build(GROUPED, DENSE), KeyValueCache(3, capacity=4)
-    rooms = []
-    for token in tokens().split(1, dim=1):
-        network(token, cache=cache)
+    network, cache = build(replace(GROUPED, context=200), DENSE), KeyValueCache(3, capacity=4)
+    text = torch.randint(GROUPED.vocab_size, (3, 200), generator=torch.Generator().manual_seed(1))
+    rooms, logits = [], []
+    for token in text.split(1, dim=1):
+        logits.append(network(token, cache=cache).logits_BSV)
         rooms.append(cache.capacity)
-    assert rooms == [4] * 4 + [64] * 20
+    assert rooms == [4] * 4 + [64] * 60 + [128] * 64 + [256] * 72
+    torch.testing.assert_close(torch.cat(logits, dim=1), network(text).logits_BSV)
 
 
 @torch.inference_mode()
