@@ -13,12 +13,12 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from evaluation.generation import Generated, Sampling, generate
 from evaluation.harness.answers import Answers
 from evaluation.harness.ranks import Ranks, connected_ranks
+from evaluation.harness.requests import encode, encode_pairs, sampling
 from evaluation.harness.scoring import NOTHING, Pair, Score, Usage, batches_of, fit, score_batch
 from evaluation.language_model import LanguageModel, load_language_model
 from mohge.errors import RunError, UserError
@@ -142,13 +142,13 @@ class MohgeLM(TemplateLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation after its context, and whether it is the greedy one."""
-        pairs = self._encode_pairs([request.args for request in requests])
+        pairs = encode_pairs(self.language_model, [request.args for request in requests])
         return self._loglikelihood_tokens([(("", ""), *pair) for pair in pairs])
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each request's text, in windows that do not overlap."""
         pairs, owners = [], []
-        for owner, ids in enumerate(self._encode([request.args[0] for request in requests])):
+        for owner, ids in enumerate(encode(self.language_model, [request.args[0] for request in requests])):
             windows = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
             for context, continuation in map(make_disjoint_window, windows):
                 pairs.append(Pair(tuple(context), tuple(continuation)))
@@ -163,7 +163,8 @@ class MohgeLM(TemplateLM):
         texts: list[str] = [""] * len(requests)
         by_settings: dict[Sampling, list[int]] = {}
         for index, request in enumerate(requests):
-            by_settings.setdefault(self._sampling(request.args[1]), []).append(index)
+            settings = sampling(request.args[1], self.max_length, self.max_gen_toks)
+            by_settings.setdefault(settings, []).append(index)
         for settings, indices in by_settings.items():
             prompts = self._prompts([requests[index].args[0] for index in indices], settings)
             for index, text in zip(indices, self._generate(prompts, settings), strict=True):
@@ -202,50 +203,6 @@ class MohgeLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs = [Pair(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         return [(score.log_likelihood, score.greedy) for score in self.score(pairs)]
-
-    def _encode_pairs(self, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
-        """Ids of (context, continuation), by the rules of lm-eval's `TemplateLM`.
-
-        Spaces at the end of a context belong to the continuation, and the continuation's ids are those by
-        which the whole text is longer than the context.
-        """
-        moved = []
-        for context, continuation in texts:
-            kept = context.rstrip()
-            moved.append((kept, context[len(kept) :] + continuation))
-        wholes = self._encode([context + continuation for context, continuation in moved])
-        contexts = self._encode([context for context, _ in moved])
-        pairs = []
-        for (context, continuation), whole, before in zip(moved, wholes, contexts, strict=True):
-            if context == "":
-                before, after = [self.prefix_token_id], whole[len(self.language_model.begin) :]
-                if len(after) > 1 and after[0] == self.prefix_token_id:
-                    after = after[1:]
-            elif len(whole) > len(before):
-                after = whole[len(before) :]
-            else:  # the two grow together into fewer tokens
-                after = self.language_model.encode([continuation])[0]
-            pairs.append((before, after))
-        return pairs
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, after what the model wants before every text."""
-        begin = self.language_model.begin
-        return [[*begin, *ids] for ids in self.language_model.encode(texts)]
-
-    def _sampling(self, arguments: dict[str, Any]) -> Sampling:
-        """The settings of a generation, from those of lm-eval's tasks."""
-        known = normalize_gen_kwargs(dict(arguments), self.max_gen_toks)
-        asked = int(known["max_gen_toks"])
-        greedy = not known.get("do_sample") or not known.get("temperature")
-        return Sampling(
-            max_new_tokens=asked if asked < self.max_length else max(1, self.max_length // 2),
-            temperature=0.0 if greedy else float(known["temperature"]),
-            top_k=None if greedy else known.get("top_k") or None,  # 0 is transformers' word for none
-            top_p=None if greedy else known.get("top_p"),
-            stop=tuple(stop for stop in handle_stop_sequences(known.get("until"), eos=None) if stop),
-            seed=0,
-        )
 
     def _prompts(self, contexts: Sequence[str], settings: Sampling) -> list[list[int]]:
         """Ids of contexts, cut on the left where new tokens would not fit into the model's context."""

@@ -13,6 +13,7 @@ from tiny_language_model import tiny_language_model
 
 from evaluation.harness import bridge
 from evaluation.harness.bridge import MohgeLM
+from evaluation.harness.requests import encode_pairs, sampling
 from mohge.errors import UserError
 
 MODEL = tiny_language_model()
@@ -51,22 +52,22 @@ def test_lm_eval_knows_it_by_name():
 )
 def test_contexts_and_continuations_are_cut_as_lm_eval_cuts_them(pair):
     lm = bridge_of()
-    assert lm._encode_pairs([pair]) == [TemplateLM._encode_pair(lm, *pair)]
+    assert encode_pairs(MODEL, [pair]) == [TemplateLM._encode_pair(lm, *pair)]
 
 
 def test_an_empty_context_is_the_end_of_another_document():
-    (pair,) = bridge_of()._encode_pairs([("", "the fox")])
+    (pair,) = encode_pairs(MODEL, [("", "the fox")])
     assert pair == ([0], MODEL.encode(["the fox"])[0])
 
 
 def test_blanks_alone_are_no_context():
-    (pair,) = bridge_of()._encode_pairs([("  ", "the fox")])
+    (pair,) = encode_pairs(MODEL, [("  ", "the fox")])
     assert pair == ([0], MODEL.encode(["  the fox"])[0])
 
 
 def test_a_continuation_that_grows_into_the_context_is_scored_by_itself():
     (whole,) = [word for word in ("qu", "th", "br") if len(MODEL.encode([word])[0]) == 1][:1]
-    ((context, continuation),) = bridge_of()._encode_pairs([(whole[0], whole[1])])
+    ((context, continuation),) = encode_pairs(MODEL, [(whole[0], whole[1])])
     assert (MODEL.decode(context), MODEL.decode(continuation)) == (whole[0], whole[1])
 
 
@@ -117,9 +118,9 @@ def test_greedy_texts_are_those_of_a_model_without_a_cache(batch_size):
 
 def test_a_generation_as_long_as_the_context_leaves_half_of_it_to_the_prompt():
     lm = bridge_of()
-    settings = lm._sampling({"until": "\n", "max_gen_toks": 500})
+    settings = sampling({"until": "\n", "max_gen_toks": 500}, 32, 256)
     assert (settings.max_new_tokens, settings.stop) == (16, ("\n",))
-    assert lm._sampling({"max_gen_toks": 31}).max_new_tokens == 31
+    assert sampling({"max_gen_toks": 31}, 32, 256).max_new_tokens == 31
     (prompt,) = lm._prompts(["the lazy dog " * 12], settings)
     assert len(prompt) == 16
     assert lm.take_usage()[1] == 1  # it was cut
@@ -152,7 +153,7 @@ def test_an_argument_that_means_nothing_here_is_refused():
 
 @pytest.mark.parametrize("arguments", [{"until": None}, {"until": ""}, {"until": ["", "x"], "top_k": 0}])
 def test_settings_that_transformers_takes_are_taken(arguments):
-    settings = bridge_of()._sampling({**arguments, "do_sample": True, "temperature": 1.0})
+    settings = sampling({**arguments, "do_sample": True, "temperature": 1.0}, 32, 8)
     assert settings.stop == (("x",) if "top_k" in arguments else ())
     assert settings.top_k is None
 
