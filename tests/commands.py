@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,8 @@ def _main(module: str, arguments: list[str], cwd: Path, outputs: Path, file_limi
     import torch  # here: most tests need none of it
 
     torch.set_num_threads(1)  # commands run side by side, and the models are tiny
+    # As a shell starts it: a test that has launched ranks leaves the server of all forks with these blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     os.chdir(cwd)
     for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
         with open(outputs / name, "wb") as file:

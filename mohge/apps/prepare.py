@@ -69,6 +69,8 @@ def _render_benchmarks(summary: dict[str, Any]) -> RenderableType:
     lines = Text(
         f"items: {wheel['project']} {wheel['version']} ({wheel['licence']}); licences are those that the "
         "datasets' cards state\n"
-        f"tasks: {summary['folder']}/tasks, on the definitions of lm-eval {summary['lm_eval']}"
+        f"tasks, on the definitions of lm-eval {summary['lm_eval']}:"
     )
-    return Group(table, lines)
+    # In one line, however long: it is there to be copied.
+    place = Text(f"{summary['folder']}/tasks", no_wrap=True, overflow="ignore")
+    return Group(table, lines, place)

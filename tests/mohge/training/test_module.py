@@ -65,7 +65,8 @@ def test_balance_is_counted_over_the_configured_scope(tmp_path, scope):
 
     counts_E = torch.zeros(module.config.experts.num_experts)
     for batch, total in zip(both, totals, strict=True):
-        logits, (decision,), _ = module.model(batch["tokens"][:, :-1])
+        output = module.model(batch["tokens"][:, :-1])
+        logits, (decision,) = output.logits_BSV, output.decisions
         own_E = decision.expert_counts_E.float()
         counts_E = counts_E + own_E if scope == "global_batch" else own_E
         balance = switch_balance_loss(
