@@ -35,5 +35,6 @@ def emit(
         print(text)
     else:
         console = Console()
-        # A pipe or a file has no width: the one that rich assumes would cut wide tables.
-        (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table())
+        # A pipe or a file has no width: the one that rich assumes would cut wide tables. What must stay on
+        # one line, such as a path that is to be copied, may be longer.
+        (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table(), crop=False)
