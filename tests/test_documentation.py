@@ -105,7 +105,7 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
         typed(OF_RUNS[program], composed(*(a for a in arguments if a != "-m"), config_name=name))
         return
     if program == "mohge-lm-eval" or any(a.startswith(("resume=", "replay=")) for a in arguments):
-        pytest.skip("needs a run: tested in test_resume, test_replay and test_command_line")
+        pytest.skip("needs a run: tested in test_resume, test_replay and test_eval")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
     if any(argument.startswith(DOWNLOADS) for argument in arguments):
         typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))
