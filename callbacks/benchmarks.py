@@ -22,11 +22,9 @@ from mohge.parallel.sharding import drop_gathered
 from mohge.parallel.world import gather
 from mohge.training.checkpoint import checkpoint_name
 from mohge.training.random_state import get_random_state, set_random_state
-from mohge.training.run_folder import RunFolder
+from mohge.training.run_folder import RESULTS, RunFolder
 
 log = logging.getLogger(__name__)
-
-RESULTS = "results.json"
 
 
 class Evaluator(Protocol):

@@ -27,6 +27,7 @@ from mohge.training.export import (
     CONFIG,
     FACTS,
     TOKENIZER,
+    corpus_of,
     find_tokenizer,
     load_checkpoint_model,
     load_exported,
@@ -127,8 +128,7 @@ def load_language_model(named: str, device: str | torch.device = "cpu") -> Langu
         return _of_folder(folder, config, model.to(device), tokenizer, _end_of(tokenizer, folder))
     checkpoint = choose_checkpoint(named)
     config, model, state = load_checkpoint_model(checkpoint)
-    data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
-    corpus = data.get("data.fingerprint")
+    corpus = corpus_of(config, state)
     content = find_tokenizer(checkpoint, corpus)
     if content is None:
         raise UserError(

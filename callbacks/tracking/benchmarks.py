@@ -17,7 +17,7 @@ from callbacks.tracking.store import store_uri, with_store
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError, first_line
 from mohge.training.checkpoint import checkpoint_name
-from mohge.training.run_folder import RunFolder
+from mohge.training.run_folder import RESULTS, RunFolder
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 _BATCH = 1000  # values that MLflow takes in one request
 _MEASURED = "tokens_per_second"  # another one each time: the first stays
-_RESULTS, _TABLES = "results.json", "comparison.*"
+_TABLES = "comparison.*"
 
 
 def record_evaluation(results: Mapping[str, Any], folder: Path, tables: Path | None = None) -> str | None:
@@ -122,7 +122,7 @@ def _finite(name: str, value: float | None) -> Iterator[tuple[str, float]]:
 
 def _add_files(client: MlflowClient, run_id: str, step: int, folder: Path, tables: Path) -> None:
     place = f"evaluations/{checkpoint_name(step)}/{folder.name}"
-    for path in (folder / _RESULTS, *sorted(tables.glob(_TABLES))):
+    for path in (folder / RESULTS, *sorted(tables.glob(_TABLES))):
         if path.is_file():
             client.log_artifact(run_id, str(path), place)
 

@@ -17,9 +17,9 @@ from pydantic.dataclasses import dataclass as checked
 
 from evaluation.statistics.scores import parts_of_mean, score
 from mohge.errors import UserError
+from mohge.training.run_folder import RESULTS
 
 FORMAT = "mohge-eval-1"
-RESULTS = "results.json"
 _LOOSE = ConfigDict(extra="ignore", frozen=True)
 _NEAR = 1e-6
 """By how much, relatively, a score may differ from that of its items."""

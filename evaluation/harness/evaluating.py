@@ -23,11 +23,11 @@ from mohge.errors import UserError
 from mohge.parallel.launch import launch
 from mohge.parallel.ranks import found_rank, this_rank
 from mohge.training.checkpoint_choice import choose_checkpoint, run_of
-from mohge.training.run_folder import RunFolder
+from mohge.training.run_folder import RESULTS, RunFolder
 
 log = logging.getLogger(__name__)
 
-_EVAL, RESULTS = "eval", "results.json"
+_EVAL = "eval"
 
 
 @dataclass(frozen=True)

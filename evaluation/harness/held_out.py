@@ -17,7 +17,7 @@ from evaluation.harness.results import Found, Item, task_entry
 from evaluation.harness.scoring import Pair
 from evaluation.language_model import LanguageModel
 from evaluation.statistics.scores import score, standard_error
-from mohge.config.targets import build
+from evaluation.tokens.source import open_own
 from mohge.errors import UserError
 
 NAME = "held_out"
@@ -69,20 +69,12 @@ def score_held_out(lm: MohgeLM, tokens: int | None, progress: Callable[[str, int
 
 def _open(model: LanguageModel) -> Any:
     """The data module of the corpus that the run has read."""
-    config = model.config
     if model.corpus is None:
         raise UserError(
             f"{model.source} is no checkpoint of a run, and so has no held-out text: use eval.held_out=0, or "
             "name the run"
         )
-    data = build("data", config.data.target, config.data, config.seed)
-    data.prepare(progress=False)
-    if data.manifest.fingerprint != model.corpus:
-        raise UserError(
-            f"the corpus of {model.source} (data={config.data.name}) has changed since the run: restore what "
-            "the run has read, or use eval.held_out=0"
-        )
-    return data
+    return open_own(model.source, model.config, model.corpus, False, otherwise="use eval.held_out=0")
 
 
 def _of(items: Sequence[Item], domain: str) -> list[Item]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from evaluation.harness.offline import is_local, prepare_libraries
+from evaluation.harness.offline import prepare_libraries
 from evaluation.harness.ranks import connected_ranks
 from evaluation.harness.suite import run_suite
 from evaluation.language_model import LanguageModel, as_in_training
@@ -33,7 +33,7 @@ class InTraining:
     def __init__(self, cfg: BenchmarksCallbackConfig, train: TrainConfig) -> None:
         self._cfg, self._train = cfg, train
         self._benchmarks: Path | None = None
-        if any(is_local(name) for name in cfg.suite.tasks):
+        if cfg.suite.needs_benchmarks:
             cache = train.paths.cache_dir
             self._benchmarks = build("callbacks.benchmarks", cfg.find_tasks, cache, field="find_tasks")
         prepare_libraries(cfg.suite.tasks)

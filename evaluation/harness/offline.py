@@ -6,13 +6,12 @@ import logging
 import os
 from collections.abc import Sequence
 
-_LOCAL = "_local"
-"""End of the names of tasks that mohge-prepare writes."""
+from mohge.config.schema import LOCAL
 
 
 def is_local(name: str) -> bool:
     """Whether a task reads what mohge-prepare has written."""
-    return name.endswith(_LOCAL)
+    return name.endswith(LOCAL)
 
 
 def prepare_libraries(tasks: Sequence[str]) -> None:

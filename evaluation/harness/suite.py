@@ -33,6 +33,7 @@ from mohge.config.schema import SuiteConfig, TrainConfig
 from mohge.errors import Interrupted, RunError, UserError, disk_refusal, first_line
 from mohge.files import write_json_atomically, write_text_atomically
 from mohge.training.environment import describe_environment
+from mohge.training.run_folder import RESULTS
 
 if TYPE_CHECKING:
     from evaluation.harness.bridge import MohgeLM
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = "mohge-eval-1"
-RESULTS = "results.json"
 SAMPLES, ERRORS, ANSWERS = "samples", "errors", "answers.sqlite"
 _SEED = 1234
 _ELSEWHERE = ("path", "tokenizer", "cache_dir", "workers", "check", "_target_")

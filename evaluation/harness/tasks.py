@@ -10,6 +10,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from evaluation.harness.offline import is_local
+from mohge.config.schema import LOCAL
 from mohge.errors import UserError
 
 _EXAMPLES_SEED = 1234
@@ -51,7 +52,7 @@ class Tasks:
         """A task's name for people: the alias in its definition, if it has one."""
         definition = self._manager.task_index[name].cfg if name in self._manager.task_index else None
         alias = (definition or {}).get("task_alias") or (definition or {}).get("group_alias")
-        return str(alias) if alias else name.removesuffix("_local")
+        return str(alias) if alias else name.removesuffix(LOCAL)
 
     def load(self, name: str) -> dict[str, Any]:
         """The task, or the tasks of a group, ready to be evaluated: {"tasks": …, "groups": …}.

@@ -59,7 +59,7 @@ def analyse(
     from evaluation.tokens.tables import difficulty_table, domains_table, parts_table
     from evaluation.tokens.texts import excerpts
     from evaluation.tokens.write import write_folder
-    from mohge.training.export import load_checkpoint_model
+    from mohge.training.export import corpus_of, load_checkpoint_model
 
     config, model, state = load_checkpoint_model(checkpoint)
     if not config.experts.widths:
@@ -67,7 +67,7 @@ def analyse(
             f"checkpoint {checkpoint} is of a dense model, where every token goes the same way: give one of "
             "a model with experts"
         )
-    own = open_own(checkpoint, config, state, progress)
+    own = open_own(checkpoint, config, corpus_of(config, state), progress)
     source = open_source(own, config, tokens, data, content, text.name if text else None, progress)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with _bar("routing tokens", source.tokens, progress) as advance:

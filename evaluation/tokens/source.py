@@ -35,7 +35,13 @@ class Source:
     """{"tokens": int64 (B, S+1), "domain": int64 (B,)}."""
 
 
-def open_own(checkpoint: Path, config: TrainConfig, state: dict[str, Any], progress: bool) -> Any:
+def open_own(
+    checkpoint: Path,
+    config: TrainConfig,
+    fingerprint: str | None,
+    progress: bool,
+    otherwise: str = "train anew",
+) -> Any:
     """The data module of the corpus that the run has read, prepared.
 
     It has the tokenizer, and the training text in which tokens are counted.
@@ -43,19 +49,19 @@ def open_own(checkpoint: Path, config: TrainConfig, state: dict[str, Any], progr
     Args:
         checkpoint: for messages.
         config: of the run.
-        state: what the checkpoint says beside its tensors.
+        fingerprint: of the corpus that the run has read.
         progress: show bars if the corpus must be prepared again.
+        otherwise: what a user can do who cannot restore it.
 
     Raises:
         UserError: the corpus is gone, or is not what it was.
     """
     data = build("data", config.data.target, config.data, config.seed)
     data.prepare(progress=progress)
-    kept = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
-    if data.manifest.fingerprint != kept.get("data.fingerprint"):
+    if data.manifest.fingerprint != fingerprint:
         raise UserError(
             f"the corpus of checkpoint {checkpoint} (data={config.data.name}) has changed since the run, so "
-            "that its tokens would mean other text: restore what the run has read, or train anew"
+            f"that its tokens would mean other text: restore what the run has read, or {otherwise}"
         )
     return data
 

@@ -37,7 +37,7 @@ def run(config: EvalConfig, overrides: list[str]) -> None:
                 f"checkpoint={named} does not exist: give the folder of a run, a checkpoint or a model"
             )
     benchmarks: Path | None = None
-    if any(name.endswith("_local") for name in config.eval.tasks):
+    if config.eval.needs_benchmarks:
         benchmarks = build("benchmarks", config.benchmarks.target, config.paths.cache_dir)
     outcome = build("evaluation", config.target, config, benchmarks)
     if not this_rank().is_first:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from mohge.bench.peers import IMPLEMENTATIONS, transformers_installed
+from mohge.bench.rows import Row
+from mohge.bench.timing import Variant, interleave
+from mohge.config.bench_schema import TimedConfig
 from mohge.config.schema import TrainConfig
 from mohge.interchange.describing import describe
 from mohge.interchange.layouts import CLASSES, OWN, model_type_of
@@ -19,6 +23,7 @@ from mohge.interchange.writing import converted
 from mohge.model.initialization import initialize
 from mohge.model.transformer import TransformerLM, build_model
 
+OURS = "mohge"
 END = 0
 """Token id that ends documents in models that were never trained."""
 
@@ -71,3 +76,51 @@ def peers(config: TrainConfig, ours: TransformerLM) -> dict[str, Any]:
             )
             found[name] = model.to(ours.embedding.weight.device).eval()
     return found
+
+
+def against_the_best(
+    ways: Mapping[str, Callable[[], object]],
+    tokens: int,
+    bench: str,
+    shape: str,
+    config: TrainConfig,
+    timed: TimedConfig,
+    device: torch.device,
+    parameters: int | None = None,
+) -> list[Row]:
+    """A row for each way to do the same, in tokens per second against the fastest that is not ours.
+
+    Args:
+        ways: by name; ours is `OURS`.
+        tokens: that each way is through with.
+        bench: name of the benchmark.
+        shape: of the work, beside model and arch.
+        config: of the model.
+        timed: rounds.
+        device: that is waited for.
+        parameters: of the model.
+    """
+    timings = interleave(
+        {name: Variant(way) for name, way in ways.items()},
+        rounds=timed.rounds,
+        warmup=timed.warmup,
+        device=device,
+    )
+    best = min((name for name in ways if name != OURS), key=lambda name: timings[name].median, default=OURS)
+    return [
+        Row(
+            bench=bench,
+            shape=f"{config.model.name} {config.arch_name} {shape}",
+            dtype="fp32",
+            kernel=config.experts.kernel if name == OURS else None,
+            peer=name,
+            against=best,
+            ratio=timings[best].median / timings[name].median,
+            unit="tokens per second",
+            timing=timings[name],
+            threads=torch.get_num_threads(),
+            tokens_per_second=tokens / timings[name].median,
+            parameters=parameters,
+        )
+        for name in ways
+    ]

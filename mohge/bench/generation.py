@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mohge.bench.exported import peers, untrained
+from mohge.bench.exported import OURS, against_the_best, peers, untrained
 from mohge.bench.progress import say
 from mohge.bench.rows import Measured, Row
 from mohge.bench.step import NO_PEERS
@@ -24,7 +24,6 @@ from mohge.errors import RunError
 from mohge.model.cache import KeyValueCache
 from mohge.model.transformer import TransformerLM
 
-OURS = "mohge"
 _SAME = 0.99
 """Share of tokens that must be: a tie of two logits may turn on the last bit."""
 NOTES = (
@@ -62,31 +61,10 @@ def _libraries(
     ways |= {name: partial(_generate, model, prompts_BS, bench.new_tokens) for name, model in theirs.items()}
     say(f"generation: {', '.join(ways)}, {bench.rounds} rounds")
     made = {name: way() for name, way in ways.items()}
-    timings = interleave(
-        {name: Variant(way) for name, way in ways.items()},
-        rounds=bench.rounds,
-        warmup=bench.warmup,
-        device=device,
-    )
-    best = min(theirs, key=lambda name: timings[name].median, default=OURS)
     tokens = bench.batch * bench.new_tokens
-    rows = [
-        Row(
-            bench="generation",
-            shape=f"{config.model.name} {config.arch_name} {bench.batch}x{bench.prompt}+{bench.new_tokens}",
-            dtype="fp32",
-            kernel=config.experts.kernel if name == OURS else None,
-            peer=name,
-            against=best,
-            ratio=timings[best].median / timings[name].median,
-            unit="tokens per second",
-            timing=timings[name],
-            threads=torch.get_num_threads(),
-            tokens_per_second=tokens / timings[name].median,
-            parameters=sum(parameter.numel() for parameter in ours.parameters()),
-        )
-        for name in ways
-    ]
+    parameters = sum(parameter.numel() for parameter in ours.parameters())
+    shape = f"{bench.batch}x{bench.prompt}+{bench.new_tokens}"
+    rows = against_the_best(ways, tokens, "generation", shape, config, bench, device, parameters)
     if not theirs:
         return Measured(rows, [NO_PEERS])
     same = {name: float((made[name] == made[OURS]).double().mean()) for name in theirs}

@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
-from mohge.bench.exported import END, peers, untrained
+from mohge.bench.exported import END, OURS, against_the_best, peers, untrained
 from mohge.bench.progress import say
 from mohge.bench.rows import Measured, Row
 from mohge.bench.step import NO_PEERS
-from mohge.bench.timing import Variant, interleave
 from mohge.config.bench_schema import LikelihoodBenchConfig
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
 from mohge.errors import RunError
 
-OURS = "mohge"
 NOTE = (
     "tokens are those that each continuation and its context have together, but for the last; a context that "
     "several continuations share counts for each of them, also where it is computed once"
@@ -75,29 +73,7 @@ def _rows(
         difference = float((values - found[OURS]).abs().max())
         if difference > _CLOSE:
             raise RunError(f"log-likelihoods of {name} differ from ours by up to {difference:.2g}")
-    timings = interleave(
-        {name: Variant(way) for name, way in ways.items()},
-        rounds=bench.rounds,
-        warmup=bench.warmup,
-        device=device,
-    )
-    best = min((name for name in ways if name != OURS), key=lambda name: timings[name].median, default=OURS)
-    return [
-        Row(
-            bench="likelihood",
-            shape=f"{config.model.name} {config.arch_name} {shape}",
-            dtype="fp32",
-            kernel=config.experts.kernel if name == OURS else None,
-            peer=name,
-            against=best,
-            ratio=timings[best].median / timings[name].median,
-            unit="tokens per second",
-            timing=timings[name],
-            threads=torch.get_num_threads(),
-            tokens_per_second=tokens / timings[name].median,
-        )
-        for name in ways
-    ]
+    return against_the_best(ways, tokens, "likelihood", shape, config, bench, device)
 
 
 def _in_lm_eval(model: Any, config: TrainConfig, batch: int) -> Any:

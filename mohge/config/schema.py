@@ -20,6 +20,9 @@ Kernel = Literal["auto", "loop", "grouped", "fused", "native"]
 Placement = Literal["all_size", "contiguous", "pairs"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+LOCAL = "_local"
+"""End of the names of tasks that mohge-prepare data=benchmarks writes."""
+
 _T = TypeVar("_T")
 
 
@@ -291,6 +294,11 @@ class SuiteConfig:
     """Items of each task, at most; of a group, of each of its tasks. Unset, all of them."""
     held_out: NonNegative | None = 0
     """Tokens of the run's own held-out text that are scored, about, spread over its domains; unset, all."""
+
+    @property
+    def needs_benchmarks(self) -> bool:
+        """Whether a task reads what mohge-prepare has written."""
+        return any(name.endswith(LOCAL) for name in self.tasks)
 
     @property
     def folder(self) -> str:

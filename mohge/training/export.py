@@ -72,8 +72,7 @@ def export_checkpoint(
     refuse_taken(folder)
     config, model, weights, state = _read(checkpoint)
     plain, step = state["mohge"]["config"], state["global_step"]
-    data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
-    fingerprint = data.get("data.fingerprint")
+    fingerprint = corpus_of(config, state)
     version = importlib.metadata.version("mohge")
     facts = {
         "format": format,
@@ -106,6 +105,18 @@ def export_checkpoint(
             facts["config"] = _published(plain)
         _write_json(temporary / FACTS, facts)
     return facts
+
+
+def corpus_of(config: TrainConfig, state: dict[str, Any]) -> str | None:
+    """Fingerprint of the corpus that the run of a checkpoint has read.
+
+    Args:
+        config: of the run.
+        state: what the checkpoint says beside its tensors.
+    """
+    data = state.get(config.data.target.rpartition(".")[2], {})  # Lightning keeps it by the class's name
+    fingerprint: str | None = data.get("data.fingerprint")
+    return fingerprint
 
 
 def load_checkpoint_model(checkpoint: Path) -> tuple[TrainConfig, TransformerLM, dict[str, Any]]:

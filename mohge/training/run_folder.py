@@ -35,6 +35,8 @@ from mohge.files import write_json_atomically, write_text_atomically
 
 CONFIG = "config.yaml"
 STATUS = "status.json"
+RESULTS = "results.json"
+"""Of an evaluation, in its folder below eval/."""
 
 
 class RunFolder:
