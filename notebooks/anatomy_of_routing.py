@@ -37,7 +37,7 @@ from evaluation.tokens.parts import token_texts
 from evaluation.tokens.source import open_own
 from mohge.metrics import DeadExperts, ExpertEntropy, GroupEntropy, MaxViolation, RoutingCounts
 from mohge.training.checkpoint_choice import choose_checkpoint
-from mohge.training.export import load_checkpoint_model
+from mohge.training.export import corpus_of, load_checkpoint_model
 from notebooks.found import latest_runs
 
 # %% [markdown]
@@ -65,7 +65,7 @@ print(f"Each token selects {router.group_top_k} groups, and {router.expert_top_k
 # %%
 TEXT = "for year in range(1990, 2025):\n    total += 3.14 * len(years)"
 
-corpus = open_own(checkpoint, config, state, progress=False)
+corpus = open_own(checkpoint, config, corpus_of(config, state), progress=False)
 ids = torch.tensor(corpus.encode(TEXT)[: config.data.context])
 with torch.no_grad():
     decisions = model.eval()(ids[None]).decisions
