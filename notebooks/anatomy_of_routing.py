@@ -24,10 +24,13 @@
 # to look in another folder.
 
 # %%
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
 
 from evaluation.plots import expert_load
@@ -94,32 +97,33 @@ LAYER, SHOWN = layers // 2, 16
 decision = decisions[LAYER]
 
 
-def heat_map(axes, values, title, label, **look):
+def heat_map(axes: Axes, values: np.ndarray, title: str, label: str, **look: Any) -> None:
     """Tokens downwards, groups or experts across; what was not chosen is grey."""
     axes.set_facecolor("lightgrey")
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
     each = values.shape[1] // experts.num_groups
     for border in range(each, values.shape[1], each):
         axes.axvline(border - 0.5, color="white", linewidth=1.5)
-    axes.set_xticks([each * (group + 0.5) - 0.5 for group in range(experts.num_groups)], experts.widths)
+    middles = [each * (group + 0.5) - 0.5 for group in range(experts.num_groups)]
+    axes.set_xticks(middles, [str(width) for width in experts.widths])
     axes.set_xlabel("expert width of the group")
     axes.set_title(title, fontsize="medium")
     plt.colorbar(image, ax=axes, location="bottom", label=label, pad=0.02)
 
 
 # %%
-def chosen_only(values, chosen):
+def chosen_only(values: torch.Tensor, chosen: torch.Tensor) -> np.ndarray:
     """Values, empty where nothing was chosen."""
     return np.ma.masked_where(~chosen.numpy(), values.numpy())
 
 
 in_group_TE = decision.group_mask_TG.repeat_interleave(experts.per_group, dim=1)
-spread, share = {"norm": CenteredNorm(), "cmap": "PuOr"}, {"vmin": 0, "cmap": "viridis"}
+spread, plain = {"norm": CenteredNorm(), "cmap": "PuOr"}, {"vmin": 0, "cmap": "viridis"}
 panels = {
     "1 group logits": (decision.group_logits_TG.numpy(), "logit", spread),
-    "2 selected groups": (chosen_only(decision.group_weights_TG, decision.group_mask_TG), "weight", share),
-    "3 joint probability": (chosen_only(decision.joint_probability_TE, in_group_TE), "probability", share),
-    "4 chosen experts": (chosen_only(decision.expert_weights_TE, decision.expert_mask_TE), "weight", share),
+    "2 selected groups": (chosen_only(decision.group_weights_TG, decision.group_mask_TG), "weight", plain),
+    "3 joint probability": (chosen_only(decision.joint_probability_TE, in_group_TE), "probability", plain),
+    "4 chosen experts": (chosen_only(decision.expert_weights_TE, decision.expert_mask_TE), "weight", plain),
 }
 
 # %%
@@ -203,6 +207,7 @@ for name, metric in metrics.items():
     metric.update(seen)
     value = metric.compute()
     recorded = run.last(f"val/routing/{name}")
+    assert recorded is not None
     by_layer = " ".join(f"{number:6.2f}" for number in value.layers.tolist())
     print(f"{name:24}{recorded:9.3f}{float(value.overall):9.3f}   {by_layer}")
     assert abs(recorded - float(value.overall)) < 1e-6
@@ -214,8 +219,8 @@ for name, metric in metrics.items():
 # last tenth of the run.
 
 # %%
-recorded = read_lines(folder / "routing_steps.jsonl", needs=("step", "expert_counts"))
-late = [row["expert_counts"] for row in recorded if row["step"] > 0.9 * recorded[-1]["step"]]
+logged = read_lines(folder / "routing_steps.jsonl", needs=("step", "expert_counts"))
+late = [row["expert_counts"] for row in logged if row["step"] > 0.9 * logged[-1]["step"]]
 total_LE = np.sum(late, axis=0)
 share_LE = total_LE / total_LE.mean(axis=1, keepdims=True)
 idle = [f"layer {layer} expert {expert}" for layer, expert in np.argwhere(total_LE == 0).tolist()]

@@ -31,11 +31,12 @@ import numpy as np
 import torch
 from matplotlib.ticker import EngFormatter
 
-from evaluation.run_data import read_lines, read_run
+from evaluation.run_data import RunData, read_lines, read_run
 from mohge.budget import budget
 from mohge.budget_table import decimal
+from mohge.config.schema import Placement, TrainConfig
 from mohge.metrics import ActiveParameters, FlopsPerToken, RoutingCounts
-from mohge.parallel.rank_plan import rank_plan
+from mohge.parallel.rank_plan import ParallelPlan, rank_plan
 from mohge.parallel.replay import PLACEMENTS, replay_run
 from notebooks.found import latest_runs
 
@@ -75,7 +76,7 @@ for name, (first, second) in rows.items():
 
 
 # %%
-def parameters_of(config):
+def parameters_of(config: TrainConfig) -> dict[str, int]:
     counts = budget(config).parameters
     return {
         "embedding and head": counts.embedding + counts.head,
@@ -87,7 +88,7 @@ def parameters_of(config):
 
 
 # %%
-def forward_flops_of(config):
+def forward_flops_of(config: TrainConfig) -> dict[str, int]:
     cost = budget(config)
     counts, active = cost.parameters, cost.active_parameters.expected
     parts = {
@@ -151,7 +152,9 @@ print(f"\nMean width of MoHGE's experts: {mean:.0f}, or {mean / standard:.0%} of
 
 
 # %%
-def measured(run, metric_class):
+def measured(
+    run: RunData, metric_class: type[ActiveParameters | FlopsPerToken]
+) -> tuple[list[int], list[float]]:
     """The metric at each logged step: tokens trained on, values."""
     experts, layers = run.config.experts, run.config.model.layers
     lines = read_lines(run.path / "routing_steps.jsonl", needs=("step", "tokens", "expert_counts"))
@@ -190,7 +193,9 @@ for name, metric_class, expected in (
     ("flops_per_token", FlopsPerToken, budgets[0].flops_per_token.train),
 ):
     value = measured(mohge, metric_class)[1][-1]
-    assert abs(value / mohge.last(f"routing/{name}") - 1) < 1e-9
+    recorded = mohge.last(f"routing/{name}")
+    assert recorded is not None
+    assert abs(value / recorded - 1) < 1e-9
     print(f"{name}: expected {decimal(expected)}, measured {decimal(value)} ({value / expected - 1:+.1%}).")
 
 # %% [markdown]
@@ -203,7 +208,7 @@ for name, metric_class, expected in (
 
 
 # %%
-def on_ranks(config, ranks, placement):
+def on_ranks(config: TrainConfig, ranks: int, placement: Placement) -> ParallelPlan:
     """The plan of a configuration whose experts are spread over ranks."""
     mesh = replace(config.parallel, name="ep", expert_parallel=ranks, placement=placement)
     return rank_plan(replace(config, parallel=mesh, trainer=replace(config.trainer, devices=ranks)))
@@ -211,9 +216,9 @@ def on_ranks(config, ranks, placement):
 
 RANKS = 4
 plans = {placement: on_ranks(mohge.config, RANKS, placement) for placement in PLACEMENTS}
-for placement, plan in plans.items():
+for placement, on_mesh in plans.items():
     print(f"{placement}:")
-    for rank in plan.ranks:
+    for rank in on_mesh.ranks:
         held = ", ".join(map(str, rank.widths))
         print(f"  rank {rank.rank} holds widths {held}: {rank.expert_flops / 1e6:,.0f} MFLOP in a step")
 

@@ -97,7 +97,7 @@ METRICS = {
 }
 
 
-def values_of(arch, metric):
+def values_of(arch: str, metric: str) -> np.ndarray:
     """The last value of each seed."""
     return np.array([run.last(metric) for run in runs[arch]])
 
@@ -155,8 +155,8 @@ plt.show()
 # %%
 figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 for arch in ARCHS:
-    cost, look = values_of(arch, "routing/flops_per_token"), {"color": COLOURS[arch], "marker": MARKERS[arch]}
-    axes.scatter(cost, quality[arch], s=18, alpha=0.6, **look)
+    cost = values_of(arch, "routing/flops_per_token")
+    axes.scatter(cost, quality[arch], s=18, alpha=0.6, color=COLOURS[arch], marker=MARKERS[arch])
     axes.errorbar(
         cost.mean(),
         quality[arch].mean(),
@@ -165,7 +165,8 @@ for arch in ARCHS:
         markersize=9,
         capsize=4,
         label=arch,
-        **look,
+        color=COLOURS[arch],
+        marker=MARKERS[arch],
     )
 axes.set_xlabel("training FLOPs per token, measured")
 axes.set_ylabel("validation (bits per byte)")
