@@ -229,7 +229,11 @@ def _rank_imbalance(train: TrainConfig) -> Look:
 
 
 def _raise_balance(train: TrainConfig) -> str:
-    """The weight of the loss that balances experts: those of each width group, or all."""
+    """What balances experts: those of each width group, or all."""
     if train.router.kind == "two_level":
         return f"raise loss.intra_weight ({train.loss.intra_weight:g})"
+    if train.router.bias_rate:
+        return f"raise router.bias_rate ({train.router.bias_rate:g})"
+    if train.loss.penalty_weight:
+        return f"raise loss.penalty_weight ({train.loss.penalty_weight:g})"
     return f"raise loss.balance_weight ({train.loss.balance_weight:g})"

@@ -188,9 +188,12 @@ def _extreme_routed_per_layer(cfg: TrainConfig, *, widest: bool) -> int:
     """Parameters of the cheapest or dearest choice of experts in one layer.
 
     The choice is greedy: all N experts of the extreme width, then those of the next. It spans
-    ceil(K_e / N) groups, which are never more than K_g, since K_e <= K_g * N.
+    ceil(K_e / N) groups, which are never more than K_g, since K_e <= K_g * N. With router.selection=per_group
+    it spans all groups that a token chooses, with as many experts of each.
     """
     top_k, per_group = _experts_per_token(cfg), cfg.experts.per_group
+    if top_k and cfg.router.selection == "per_group":
+        per_group = top_k // (cfg.router.group_top_k or cfg.experts.num_groups)
     every_expert = [w for w in sorted(cfg.experts.widths, reverse=widest) for _ in range(per_group)]
     return sum(_swiglu(cfg, w) for w in every_expert[:top_k])
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from mohge.apps.folders import sole_user
 from mohge.apps.resume import continued_config, in_folder, override_key
 from mohge.config.load import as_dict, typed
+from mohge.config.matching import matched
 from mohge.config.paths import absolute_paths
 from mohge.config.run_names import as_arm
 from mohge.config.schema import TrainConfig
@@ -91,7 +92,7 @@ def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path)
         key = override_key(item)
         if key in taken:
             raise UserError(f"{item} contradicts the arms of this experiment, which set {key}: leave it out")
-    arm = typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides]))
+    arm = matched(typed(TrainConfig, compose("train", overrides=[*overrides, *arm_overrides])))
     arm = as_arm(dataclasses.replace(absolute_paths(arm), comparison=None), name, folder)
     return in_folder(arm, folder / name)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.budget import budget
 from mohge.budget_table import render
+from mohge.config.matching import describe_match
 from mohge.config.plan_schema import PlanConfig
 from mohge.parallel.rank_plan import rank_plan
 from mohge.parallel.rank_table import render_ranks
@@ -27,11 +30,15 @@ def run(config: PlanConfig, overrides: list[str]) -> None:
     result: dict[str, Any] = cost.as_dict()
     if mesh.sizes.world > 1:
         result["parallel"] = mesh.as_dict()
+    if (sentence := describe_match(config)) is not None:
+        result["match"] = asdict(config.match)
 
     def table() -> RenderableType:
         parts = [render(cost, config)]
         if mesh.sizes.world > 1:
             parts.append(render_ranks(mesh, config))
+        if sentence is not None:
+            parts.append(Text(sentence))
         return Group(*parts)
 
     emit(result, table, config.format, config.output)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mohge.config.load import explain_hydra, typed
+from mohge.config.matching import matched
 from mohge.config.schema import TrainConfig
 from mohge.errors import Interrupted, RunError, UserError, disk_refusal
 from mohge.parallel.ranks import this_rank
@@ -58,7 +59,7 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
     def task(config: DictConfig) -> None:
         # Guarded here too: an exception that crosses Hydra gets a second report from it, an exit does not.
         try:
-            guarded(lambda: run(typed(schema, config), list(HydraConfig.get().overrides.task)))
+            guarded(lambda: run(matched(typed(schema, config)), list(HydraConfig.get().overrides.task)))
         except SystemExit as error:
             status = int(error.code or 0)
             if HydraConfig.get().mode != RunMode.MULTIRUN or status >= 128:

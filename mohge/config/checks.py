@@ -12,6 +12,9 @@ from mohge.errors import UserError
 from mohge.parallel.remedies import divisors
 from mohge.parallel.sizes import mesh_sizes
 
+MATCHED = 0.005
+"""Relative difference up to which two costs are called equal."""
+
 
 def check(config: TrainConfig) -> None:
     """Refuses combinations that cannot work.
@@ -26,6 +29,7 @@ def check(config: TrainConfig) -> None:
     _check_losses(config)
     _check_data(config)
     _check_trainer(config)
+    _check_match(config)
     if config.has_mesh and config.resume is None:  # else it is checked with the keys that the run has stored
         mesh_sizes(config)
 
@@ -110,7 +114,17 @@ def _check_kernel(config: TrainConfig) -> None:
 
 def _check_router(config: TrainConfig) -> None:
     router, experts = config.router, config.experts
+    _require(
+        router.bias_rate == 0 or router.kind == "top_k",
+        f"router.bias_rate={router.bias_rate} needs router.kind=top_k, and it is {router.kind}: set it to 0 "
+        "or use arch=loss_free",
+    )
     if router.kind == "none":
+        _require(
+            router.target is None,
+            f"router._target_={router.target} routes nothing with router.kind=none: leave it out, or use "
+            "router.kind=top_k or two_level",
+        )
         _require(
             not experts.widths,
             f"router.kind=none leaves the experts of experts.widths={list(experts.widths)} unused: choose "
@@ -158,6 +172,12 @@ def _check_router(config: TrainConfig) -> None:
         f"router.expert_top_k={router.expert_top_k} is above what is reachable, {scope}: choose at most "
         f"{reachable}",
     )
+    chosen_groups = router.group_top_k or experts.num_groups
+    _require(
+        router.selection == "joint" or router.expert_top_k % chosen_groups == 0,
+        f"router.expert_top_k={router.expert_top_k} with router.selection=per_group is not equally many of "
+        f"each of {chosen_groups} groups: use a multiple of {chosen_groups}, or router.selection=joint",
+    )
 
 
 def _check_losses(config: TrainConfig) -> None:
@@ -169,6 +189,11 @@ def _check_losses(config: TrainConfig) -> None:
             f"loss.{name}={value} needs router.kind=two_level, and it is {kind}: set it to 0 or use "
             "arch=mohge",
         )
+    _require(
+        loss.penalty_weight == 0 or kind == "top_k",
+        f"loss.penalty_weight={loss.penalty_weight} needs router.kind=top_k, and it is {kind}: set it to 0 "
+        "or use arch=hmoe",
+    )
     for name in ("balance_weight", "z_weight"):
         value = getattr(loss, name)
         _require(
@@ -215,3 +240,17 @@ def _check_trainer(config: TrainConfig) -> None:
         "add up to "
         f"more than 1: lower one",
     )
+
+
+def _check_match(config: TrainConfig) -> None:
+    match = config.match
+    _require(
+        match.difference is None or match.by is not None,
+        f"match.difference={match.difference} is found, not given: leave it out",
+    )
+    if match.difference is not None:
+        _require(
+            abs(match.difference) <= MATCHED,
+            f"match.difference={match.difference} is more than {MATCHED:.1%}, so that the model is not "
+            f"matched to match.to={match.to}: use match=none",
+        )

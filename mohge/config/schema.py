@@ -125,6 +125,15 @@ class RouterConfig:
     expert_weighting: Literal["renormalize", "post_softmax"] = "renormalize"
     """Weights of the chosen experts: probabilities divided by their sum, or, as in the released code, a
     softmax over those probabilities, which makes them nearly uniform."""
+    selection: Literal["joint", "per_group"] = "joint"
+    """The most probable experts of all that are reachable together, or equally many of each group that is
+    reachable: of the selected groups (two_level), of all (top_k; MoGE)."""
+    bias_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """By how much, in each step, a bias that only the choice of experts sees moves towards equal loads
+    (loss-free balancing); top_k only, 0 for no bias."""
+    target: Annotated[str | None, Field(alias="_target_")] = None
+    """Class of a router that decides in a way of its own, from the same weights: derived from that of `kind`,
+    which says what else applies to it. Unset, the class of `kind`."""
 
 
 @config_class
@@ -142,6 +151,9 @@ class LossConfig:
     """Weight of the intra-group loss, which balances experts of one width (alpha_intra)."""
     balance_weight: Weight = 0.0
     """Weight of the Switch balance loss over all experts."""
+    penalty_weight: Weight = 0.0
+    """Weight of the parameter penalty of HMoE, a balance loss that charges experts by their width; top_k
+    only."""
     z_weight: Weight = 0.0
     """Weight of the z-loss on router logits."""
     scope: Literal["micro_batch", "global_batch"] = "micro_batch"
@@ -323,6 +335,16 @@ class BenchmarksCallbackConfig(CallbackConfig):
 
 
 @config_class
+class EarlyStoppingCallbackConfig(CallbackConfig):
+    """The callback that ends a run which no longer learns."""
+
+    patience: Positive | None = None
+    """Validations without improvement after which the run ends; unset, it never does."""
+    min_change: Weight = 0.0
+    """Bits per byte that the best validation must fall by to count as an improvement."""
+
+
+@config_class
 class CallbacksConfig:
     """What watches a run; null switches one off."""
 
@@ -338,6 +360,8 @@ class CallbacksConfig:
     """Pictures of losses, group shares and expert load at the end of the run."""
     benchmarks: BenchmarksCallbackConfig | None = None
     """A small suite of benchmarks at intervals."""
+    early_stopping: EarlyStoppingCallbackConfig | None = None
+    """The end of a run that no longer learns."""
 
 
 @config_class
@@ -387,6 +411,19 @@ class ComparisonConfig:
 
 
 @config_class
+class MatchConfig:
+    """Widths that make a model cost what a reference does."""
+
+    by: Literal["total", "active", "flops"] | None = None
+    """What is equal: all parameters, those that a token uses if experts are picked equally often, or the
+    FLOPs of a training token, likewise. Unset, widths stay as they are given."""
+    to: str = "mohge"
+    """Architecture preset of the reference, of the same `model`."""
+    difference: float | None = None
+    """By how much, relative to the reference, the matched model differs; found, not given."""
+
+
+@config_class
 class TrainConfig:
     """All that mohge-train reads."""
 
@@ -411,6 +448,8 @@ class TrainConfig:
     """Run folder to continue."""
     comparison: ComparisonConfig | None = None
     """Set by experiments that train several runs."""
+    match: MatchConfig = field(default_factory=MatchConfig)
+    """Widths that make this model cost what a reference does."""
 
     @property
     def tokens_per_step(self) -> int:

@@ -25,9 +25,10 @@ def parameter_seed(seed: int, name: str) -> int:
 def initialize(model: TransformerLM, seed: int) -> None:
     """Fill every parameter of `model` in place.
 
-    RMSNorm weights become 1. Every other weight is drawn from a normal distribution with standard
-    deviation `init_std`, which is divided by sqrt(2 * layers) for matrices whose product is added to the
-    residual stream, since 2 * layers such products add up there (GPT-2).
+    RMSNorm weights become 1, and buffers (the bias of loss-free balancing) 0. Every other weight is drawn
+    from a normal distribution with standard deviation `init_std`, which is divided by sqrt(2 * layers) for
+    matrices whose product is added to the residual stream, since 2 * layers such products add up there
+    (GPT-2).
 
     Each parameter has its own generator, seeded by its name, and is drawn in float32 on the CPU: its
     weights depend neither on the other parameters, nor on device, process or order of construction. So
@@ -43,6 +44,8 @@ def initialize(model: TransformerLM, seed: int) -> None:
         ValueError: A parameter has no storage.
     """
     norm_weights = {module.weight for module in model.modules() if isinstance(module, nn.RMSNorm)}
+    for buffer in model.buffers():
+        buffer.zero_()
     std = model.config.init_std
     residual_std = std / math.sqrt(2 * model.config.layers)
     for name, parameter in model.named_parameters():

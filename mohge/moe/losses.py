@@ -19,7 +19,8 @@ from torch import Tensor
 from mohge.moe.decision import RoutingDecision
 
 LOSS_NAMES = ("group", "intra", "balance", "z")
-FLAT_LOSS_NAMES = ("balance", "z")
+"""Those that a two-level router has."""
+FLAT_LOSS_NAMES = ("balance", "penalty", "z")
 """Those that a flat router has."""
 
 
@@ -124,6 +125,28 @@ def switch_balance_loss(
     return probability_TE.shape[1] * (probability_E * share_E.to(probability_E)).sum()
 
 
+def parameter_penalty(
+    probability_TE: Tensor,
+    expert_mask_TE: Tensor,
+    widths_E: Tensor,
+    *,
+    share_E: Tensor | None = None,
+) -> Tensor:
+    """E * sum_e f_e * P_e * W_e / W_max: a balance loss that charges width (HMoE, arXiv 2408.10681).
+
+    It steers tokens to narrow experts, as the group-wise loss of MoHGE does, expert by expert. Of experts of
+    one width it is the Switch balance loss.
+
+    Args:
+        probability_TE: router probabilities, summing to 1 per token.
+        expert_mask_TE: experts each token chose.
+        widths_E: W_e, hidden width of each expert.
+        share_E: f_e to use instead of the micro-batch's; sums to 1.
+    """
+    cost_E = widths_E.to(probability_TE) / widths_E.max()
+    return switch_balance_loss(probability_TE * cost_E, expert_mask_TE, share_E=share_E)
+
+
 def z_loss(logits: Tensor) -> Tensor:
     """Mean of logsumexp(logits)^2, which keeps logits small (ST-MoE, arXiv 2202.08906, equation 5).
 
@@ -194,10 +217,10 @@ def auxiliary_losses(
         with_gradient: names of the losses to differentiate; the others are only values for the log.
 
     Returns:
-        Scalars by name. A two-level router has group, intra, balance and z; a flat one balance and z. z is
-        over each softmax that the router computes: one over the groups and one inside each group are added.
+        Scalars by name: `LOSS_NAMES` of a two-level router, `FLAT_LOSS_NAMES` of a flat one. z is over each
+        softmax that the router computes: one over the groups and one inside each group are added.
     """
-    assert set(with_gradient) <= set(LOSS_NAMES), f"unknown losses in {with_gradient}"
+    assert set(with_gradient) <= {*LOSS_NAMES, *FLAT_LOSS_NAMES}, f"unknown losses in {with_gradient}"
     differentiable = torch.is_grad_enabled()
 
     def gradient(name: str) -> torch.set_grad_enabled:
@@ -213,6 +236,11 @@ def auxiliary_losses(
             decision.joint_probability_TE, expert_mask_TE, share_E=share_E
         )
     if decision.group_logits_TG is None or decision.group_top_k is None:
+        with gradient("penalty"):
+            widths_E = torch.as_tensor(widths, dtype=torch.float64).repeat_interleave(N)
+            losses["penalty"] = parameter_penalty(
+                decision.joint_probability_TE, expert_mask_TE, widths_E, share_E=share_E
+            )
         with gradient("z"):
             losses["z"] = z_loss(decision.expert_logits_TE)
         return losses

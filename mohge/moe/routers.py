@@ -16,10 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mohge.config.schema import ExpertsConfig, RouterConfig
+from mohge.config.targets import build
+from mohge.errors import UserError
 from mohge.moe.decision import RoutingDecision
 
 GroupScore = Literal["softmax", "sigmoid"]
 ExpertWeighting = Literal["renormalize", "post_softmax"]
+Selection = Literal["joint", "per_group"]
 
 
 def two_level_route(
@@ -30,6 +33,7 @@ def two_level_route(
     expert_top_k: int,
     group_score: GroupScore = "softmax",
     expert_weighting: ExpertWeighting = "renormalize",
+    selection: Selection = "joint",
 ) -> RoutingDecision:
     """Pick K_g groups per token, then K experts over all of those groups together.
 
@@ -49,9 +53,11 @@ def two_level_route(
         group_score: score of a group logit.
         expert_weighting: weights of the chosen experts: p divided by its sum over them, or a softmax of p
             over them.
+        selection: "per_group" picks K / K_g experts of each selected group, by p, instead.
 
     Raises:
-        ValueError: if a top-k is out of reach, experts do not divide into the groups, or a name is unknown.
+        ValueError: if a top-k is out of reach, experts do not divide into the groups, K not among the
+            selected groups, or a name is unknown.
     """
     T, G = group_logits_TG.shape
     N = _experts_per_group(expert_logits_TE.shape[1], G)
@@ -76,6 +82,10 @@ def two_level_route(
     # Below every probability, so that an expert of a selected group whose probability underflowed to zero
     # still comes before the experts of groups that were not selected.
     selectable_TE = joint_TE.view(T, G, N).masked_fill(~group_mask_TG.unsqueeze(2), -1.0).view(T, G * N)
+    if selection == "per_group":
+        selectable_TE = _best_of_each_group(selectable_TE, G, _equal_share(expert_top_k, group_top_k))
+    elif selection != "joint":
+        raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
     chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
     return RoutingDecision(
         expert_ids_TK=expert_ids_TK,
@@ -95,17 +105,24 @@ def top_k_route(
     num_groups: int,
     expert_top_k: int,
     expert_weighting: ExpertWeighting = "renormalize",
+    selection: Selection = "joint",
+    bias_E: Tensor | None = None,
 ) -> RoutingDecision:
     """Pick K experts by one softmax over all of them (Shazeer et al., arXiv 1701.06538; GShard, 2006.16668).
 
     Args:
         expert_logits_TE: logits of the experts, group-major.
-        num_groups: G, width groups of the pool, for counts only.
+        num_groups: G, groups of the pool; for counts only, where the selection is joint.
         expert_top_k: K, experts per token.
         expert_weighting: as in `two_level_route`.
+        selection: "per_group" picks the K / G most probable experts of each group, so that groups are
+            equally loaded whatever the logits (MoGE, Pangu Pro, arXiv 2505.21411).
+        bias_E: added to the probabilities for the choice, and for nothing else (loss-free balancing, arXiv
+            2408.15664).
 
     Raises:
-        ValueError: if the top-k is out of reach, experts do not divide into the groups, or a name is unknown.
+        ValueError: if the top-k is out of reach, experts do not divide into the groups, K not among them
+            where the selection needs it, or a name is unknown.
     """
     T, E = expert_logits_TE.shape
     N = _experts_per_group(E, num_groups)
@@ -113,7 +130,14 @@ def top_k_route(
         raise ValueError(f"expert_top_k={expert_top_k} is not between 1 and the {E} experts")
 
     probability_TE = expert_logits_TE.softmax(dim=1)
-    chosen_TK, expert_ids_TK = probability_TE.topk(expert_top_k, dim=1)
+    selectable_TE = probability_TE if bias_E is None else probability_TE.detach() + bias_E
+    if selection == "per_group":
+        selectable_TE = _best_of_each_group(selectable_TE, num_groups, _equal_share(expert_top_k, num_groups))
+    elif selection != "joint":
+        raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
+    chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
+    if bias_E is not None:
+        chosen_TK = probability_TE.gather(1, expert_ids_TK)
     group_mask_TG = torch.zeros(T, num_groups, dtype=torch.bool, device=expert_logits_TE.device)
     return RoutingDecision(
         expert_ids_TK=expert_ids_TK,
@@ -145,6 +169,7 @@ class TwoLevelRouter(nn.Module):
         self.expert_top_k = cfg.expert_top_k
         self.group_score = cfg.group_score
         self.expert_weighting = cfg.expert_weighting
+        self.selection = cfg.selection
         self.group_weight = nn.Parameter(_initial_weight(num_groups, d_model))
         self.expert_weight = nn.Parameter(_initial_weight(num_groups * experts_per_group, d_model))
 
@@ -157,25 +182,36 @@ class TwoLevelRouter(nn.Module):
             expert_top_k=self.expert_top_k,
             group_score=self.group_score,
             expert_weighting=self.expert_weighting,
+            selection=self.selection,
         )
 
 
 class TopKRouter(nn.Module):
     """The standard router: `expert_weight` (E, D) gives logits for `top_k_route`.
 
+    With `bias_rate`, the buffer `expert_bias` (E), which begins at zero and has no gradient, balances loads
+    without a loss (Wang et al., arXiv 2408.15664, algorithm 1; gates are softmax here, as in the other
+    routers, and sigmoid there).
+
     Args:
         d_model: D.
         num_groups: G, width groups of the pool.
         experts_per_group: N.
-        cfg: top-k and weighting.
+        cfg: top-k, weighting, selection and rate of the bias.
     """
+
+    expert_bias: Tensor | None
 
     def __init__(self, d_model: int, num_groups: int, experts_per_group: int, cfg: RouterConfig) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.expert_top_k = cfg.expert_top_k
         self.expert_weighting = cfg.expert_weighting
-        self.expert_weight = nn.Parameter(_initial_weight(num_groups * experts_per_group, d_model))
+        self.selection = cfg.selection
+        self.bias_rate = cfg.bias_rate
+        num_experts = num_groups * experts_per_group
+        self.expert_weight = nn.Parameter(_initial_weight(num_experts, d_model))
+        self.register_buffer("expert_bias", torch.zeros(num_experts) if cfg.bias_rate else None)
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
         """Route T tokens; logits are computed in float32, or in float64 for float64 tokens."""
@@ -184,7 +220,20 @@ class TopKRouter(nn.Module):
             num_groups=self.num_groups,
             expert_top_k=self.expert_top_k,
             expert_weighting=self.expert_weighting,
+            selection=self.selection,
+            bias_E=self.expert_bias,
         )
+
+    def move_bias(self, expert_counts_E: Tensor) -> None:
+        """Raise the bias of experts with less than the mean load by the rate, and lower that of the others.
+
+        Args:
+            expert_counts_E: tokens that chose each expert in the optimizer step, over all ranks.
+        """
+        assert self.expert_bias is not None, "router.bias_rate is 0"
+        counts_E = expert_counts_E.to(torch.float64)  # a mean of counts is exact in it, and so is its sign
+        direction_E = (counts_E.mean() - counts_E).sign()
+        self.expert_bias.add_(direction_E.to(self.expert_bias.dtype), alpha=self.bias_rate)
 
 
 def build_router(router: RouterConfig, experts: ExpertsConfig, d_model: int) -> TwoLevelRouter | TopKRouter:
@@ -192,18 +241,52 @@ def build_router(router: RouterConfig, experts: ExpertsConfig, d_model: int) -> 
 
     Raises:
         ValueError: if `router.kind` is none, or a setting that its kind needs is missing.
+        UserError: if `router._target_` is no class derived from that of its kind, with the same weights.
     """
-    if router.kind == "two_level":
-        return TwoLevelRouter(d_model, experts.num_groups, experts.per_group, router)
-    if router.kind == "top_k":
-        return TopKRouter(d_model, experts.num_groups, experts.per_group, router)
-    raise ValueError(f"router.kind={router.kind} routes nothing; a MoE layer needs two_level or top_k")
+    if router.kind == "none":
+        raise ValueError("router.kind=none routes nothing; a MoE layer needs two_level or top_k")
+    of_kind = TwoLevelRouter if router.kind == "two_level" else TopKRouter
+    arguments = (d_model, experts.num_groups, experts.per_group, router)
+    if router.target is None:
+        return of_kind(*arguments)
+    made: object = build("router", router.target, *arguments)
+    if not isinstance(made, of_kind):
+        raise UserError(
+            f"router._target_={router.target} makes no {of_kind.__name__}, as router.kind={router.kind} "
+            f"needs: derive the class from mohge.moe.routers.{of_kind.__name__}"
+        )
+    rows = experts.num_experts + (experts.num_groups if router.kind == "two_level" else 0)
+    weights = sum(parameter.numel() for parameter in made.parameters())
+    if weights != rows * d_model:  # what budgets, and so tables and matched widths, count
+        raise UserError(
+            f"router._target_={router.target} has {weights} weights, and budgets count the {rows * d_model} "
+            f"of router.kind={router.kind}: keep to those of {of_kind.__name__}"
+        )
+    return made
 
 
 def _experts_per_group(num_experts: int, num_groups: int) -> int:
     if num_groups < 1 or num_experts % num_groups:
         raise ValueError(f"{num_experts} experts do not divide into {num_groups} groups of one size")
     return num_experts // num_groups
+
+
+def _equal_share(expert_top_k: int, groups: int) -> int:
+    """Experts of each of so many groups."""
+    if expert_top_k % groups:
+        raise ValueError(
+            f"expert_top_k={expert_top_k} is not equally many experts of each of {groups} groups, as "
+            "selection='per_group' needs"
+        )
+    return expert_top_k // groups
+
+
+def _best_of_each_group(score_TE: Tensor, num_groups: int, count: int) -> Tensor:
+    """The scores, but for minus infinity outside the `count` best of each group."""
+    score_TGN = score_TE.unflatten(1, (num_groups, -1))
+    best_TGC = score_TGN.topk(count, dim=2).indices
+    kept_TGN = torch.zeros_like(score_TGN, dtype=torch.bool).scatter_(2, best_TGC, True)
+    return score_TGN.masked_fill(~kept_TGN, -torch.inf).flatten(1)
 
 
 def _group_scores(selected_TS: Tensor, group_score: GroupScore) -> Tensor:

@@ -24,6 +24,7 @@ from mohge.model.transformer import build_model
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.experts import Experts
 from mohge.moe.losses import FLAT_LOSS_NAMES, LOSS_NAMES, GlobalBatchShares, Shares, auxiliary_losses
+from mohge.moe.routers import TopKRouter
 from mohge.parallel.clipping import clip_gradients, gradient_norm
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.sharding import drop_gathered, shard_model
@@ -111,6 +112,7 @@ class LanguageModule(pl.LightningModule):
             "group": loss.group_weight if group_is_on else 0.0,
             "intra": loss.intra_weight,
             "balance": loss.balance_weight,
+            "penalty": loss.penalty_weight,
             "z": loss.z_weight,
         }
 
@@ -196,6 +198,8 @@ class LanguageModule(pl.LightningModule):
         )
         if self._rank_load is not None:
             self._rank_load.add(self.step_counts.expert_LE, self.step_counts.tokens)
+        if self.config.router.bias_rate:
+            self._move_biases()
         if self.recording:
             if self._rank_load is not None:
                 self.record.update(self._rank_load.record(self.run, step))
@@ -290,6 +294,14 @@ class LanguageModule(pl.LightningModule):
         batches = steps * self.config.trainer.accumulate
         states = ("ready", "started", "processed", "completed")
         loop.batch_progress.total.load_state_dict(dict.fromkeys(states, batches))
+
+    def _move_biases(self) -> None:
+        """Of the routers' choice, by the loads of the step over all ranks. Collective."""
+        counts_LE = self.step_counts.expert_LE.clone()
+        add_over_ranks(counts_LE)
+        routers = [module for module in self.modules() if isinstance(module, TopKRouter)]
+        for router, counts_E in zip(routers, counts_LE, strict=True):
+            router.move_bias(counts_E)
 
     def _adamw(self) -> torch.optim.AdamW:
         (optimizer,) = self.trainer.optimizers

@@ -1,4 +1,4 @@
-"""The tensors that training goes on from, by name: weights and the optimizer's moments."""
+"""The tensors that training goes on from, by name: weights, buffers, and the optimizer's moments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def training_tensors(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """References to `model.<parameter>` and `optimizer.<moment>.<parameter>`, plain or distributed.
+    """References to `model.<parameter or buffer>` and `optimizer.<moment>.<parameter>`, plain or distributed.
 
     Moments of parameters that have not been stepped yet are left out.
     """
-    tensors = {f"{WEIGHTS}{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = {f"{WEIGHTS}{name}": tensor.detach() for name, tensor in weights.items()}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{moment}.{name}": state[moment] for moment in _MOMENTS if moment in state}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mohge.moe.decision import RoutingDecision
 from mohge.moe.losses import (
+    FLAT_LOSS_NAMES,
     LOSS_NAMES,
     GlobalBatchShares,
     auxiliary_losses,
@@ -114,7 +115,7 @@ def test_z_loss_by_hand() -> None:
 
 def test_names_follow_the_kind_of_router() -> None:
     assert set(auxiliary_losses(two_level(0), widths=WIDTHS)) == set(LOSS_NAMES)
-    assert set(auxiliary_losses(flat(0), widths=WIDTHS)) == {"balance", "z"}
+    assert set(auxiliary_losses(flat(0), widths=WIDTHS)) == set(FLAT_LOSS_NAMES)
 
 
 @pytest.mark.parametrize("name", LOSS_NAMES)
