@@ -1,0 +1,1 @@
+"""Resumable sweeps: a plan's cells, each trained once by whichever worker comes first."""

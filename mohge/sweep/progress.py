@@ -1,0 +1,121 @@
+"""How far a sweep is: the state and figures of each cell, and how long the rest will take."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mohge.sweep.attempts import Attempt, CellFolder, State, failure
+from mohge.sweep.cells import CELLS, Cell, Plan
+
+BITS = "val/bits_per_byte"
+
+
+@dataclass(frozen=True)
+class CellProgress:
+    """A cell as its folder shows it."""
+
+    cell: Cell
+    state: State
+    step: int
+    """Steps that are recorded."""
+    speed: float | None
+    """Training tokens per second, recorded last."""
+    best: float | None
+    """Lowest bits per byte of a validation so far."""
+    seconds: float
+    """That its attempts took, as far as is known."""
+    reason: str | None
+    """Why it failed."""
+
+    @property
+    def share(self) -> float:
+        """Of its steps; a finished run may have stopped early."""
+        return 1.0 if self.state == "finished" else min(self.step / self.cell.steps, 1.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sweep as its folder shows it."""
+
+    cells: dict[str, CellProgress]
+    """By id."""
+
+    def of(self, state: State) -> list[CellProgress]:
+        """Cells in a state."""
+        return [cell for cell in self.cells.values() if cell.state == state]
+
+    @property
+    def share(self) -> float:
+        """Of all steps."""
+        steps = sum(cell.cell.steps for cell in self.cells.values())
+        return sum(cell.share * cell.cell.steps for cell in self.cells.values()) / steps
+
+    @property
+    def speed(self) -> float:
+        """Training tokens per second of all running cells."""
+        return sum(cell.speed or 0.0 for cell in self.of("running"))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until all running and waiting cells are done; NaN before anything is known.
+
+        A step takes as long as those of its arm took, or those of all arms.
+        """
+        paces: dict[str, list[float]] = {}
+        for cell in self.cells.values():
+            if cell.step > 0 and cell.seconds > 0:
+                paces.setdefault(cell.cell.arm, []).append(cell.seconds / cell.step)
+        if not paces:
+            return math.nan
+        everywhere = statistics.fmean(itertools.chain(*paces.values()))
+        work = sum(
+            (1 - cell.share) * cell.cell.steps * statistics.fmean(paces.get(cell.cell.arm, [everywhere]))
+            for state in ("running", "waiting", "stopped")
+            for cell in self.of(state)
+        )
+        return work / max(len(self.of("running")), 1)
+
+    def counts(self) -> str:
+        """Such as `3 finished, 2 running, 7 waiting`."""
+        number = Counter(cell.state for cell in self.cells.values())
+        order: Sequence[State] = ("finished", "running", "failed", "stopped", "waiting")
+        return ", ".join(f"{number[state]} {state}" for state in order if number[state])
+
+
+def look(folder: Path, plan: Plan) -> Progress:
+    """Reads the states of a plan's cells."""
+    return Progress({cell.id: _look_at(folder / CELLS, cell) for cell in plan.runs})
+
+
+def _look_at(cells: Path, cell: Cell) -> CellProgress:
+    files = CellFolder(cells, cell.id)
+    status, attempts, state = files.run.read_status(), files.attempts(), files.state()
+    failed = failure(attempts)
+    return CellProgress(
+        cell=cell,
+        state=state,
+        step=status.get("step", 0),
+        speed=status.get("last", {}).get("speed/tokens_per_second"),
+        best=status.get("best", {}).get(BITS),
+        seconds=_seconds(attempts, state == "running"),
+        reason=failed.reason if failed is not None and state == "failed" else None,
+    )
+
+
+def _seconds(attempts: list[Attempt], running: bool) -> float:
+    """Between starts and ends; an attempt whose worker was killed has no end, and is left out."""
+    total = 0.0
+    for attempt, following in itertools.zip_longest(attempts, attempts[1:]):
+        begun = datetime.datetime.fromisoformat(attempt.time)
+        if attempt.event == "start" and following is not None and following.event == "end":
+            total += (datetime.datetime.fromisoformat(following.time) - begun).total_seconds()
+        elif attempt.event == "start" and following is None and running:
+            total += (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
+    return total

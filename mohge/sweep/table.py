@@ -1,0 +1,130 @@
+"""The table of a sweep: on a terminal a live one, elsewhere a line for each change."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import statistics
+import time
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mohge.sweep.attempts import State
+from mohge.sweep.cells import Plan
+from mohge.sweep.progress import CellProgress, Progress, look
+
+_LINE_EVERY = 30.0  # seconds, where the output is no terminal
+_STYLES: dict[State, str] = {
+    "finished": "",
+    "running": "bold cyan",
+    "failed": "bold magenta",
+    "stopped": "yellow",
+    "waiting": "dim",
+}
+
+
+class Display:
+    """Shows how far a sweep is while others work on it; a context.
+
+    Args:
+        folder: of the sweep.
+        plan: its cells.
+        console: where to.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, console: Console):
+        self._folder = folder
+        self._plan = plan
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._states: dict[str, State] = {}
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
+        self._states = {id: cell.state for id, cell in look(self._folder, self._plan).cells.items()}
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print(table(self._plan, look(self._folder, self._plan)))
+
+    def update(self) -> None:
+        """Look again."""
+        progress = look(self._folder, self._plan)
+        if self._live is not None:
+            self._live.update(Group(table(self._plan, progress), Text(summary(progress))), refresh=True)
+            return
+        for id, cell in progress.cells.items():
+            if cell.state != self._states[id]:
+                self._states[id] = cell.state
+                self._print(_change(cell))
+        if time.monotonic() > self._told + _LINE_EVERY:
+            self._told = time.monotonic()
+            self._print(summary(progress))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def table(plan: Plan, progress: Progress) -> RenderableType:
+    """A row for each arm: the result of each seed, or how far it is."""
+    result = Table(title=f"Sweep {plan.name}", title_justify="left")
+    result.add_column("arm", overflow="fold")
+    for seed in plan.seeds:
+        result.add_column(f"seed {seed}", justify="right", no_wrap=True)
+    for title in ("steps", "tokens/s", "bits per byte"):
+        result.add_column(title, justify="right", no_wrap=True)
+    ids = {(cell.arm, cell.seed): cell.id for cell in plan.cells}
+    for arm in plan.arms:
+        cells = [progress.cells[ids[arm, seed]] for seed in plan.seeds]
+        name = f"{arm} (baseline)" if arm == plan.baseline else arm
+        done, total = sum(cell.step for cell in cells), sum(cell.cell.steps for cell in cells)
+        best = [cell.best for cell in cells if cell.state == "finished" and cell.best is not None]
+        speeds = [cell.speed for cell in cells if cell.speed is not None]
+        result.add_row(
+            Text(name),
+            *(_cell(cell) for cell in cells),
+            f"{done:,}/{total:,}",
+            f"{statistics.fmean(speeds):,.0f}" if speeds else "",
+            f"{statistics.fmean(best):.4f}" if best else "",
+        )
+    return result
+
+
+def summary(progress: Progress) -> str:
+    """One line on the whole."""
+    parts = [progress.counts(), f"{math.floor(100 * progress.share)}% of all steps"]
+    if progress.speed:
+        parts.append(f"{progress.speed:,.0f} tokens/s")
+    left = progress.seconds_left
+    if progress.of("running") and not math.isnan(left):
+        end = datetime.datetime.now() + datetime.timedelta(seconds=left)
+        parts.append(f"done at about {end:%a %H:%M}, in {datetime.timedelta(seconds=round(left))}")
+    return "; ".join(parts)
+
+
+def _cell(cell: CellProgress) -> Text:
+    if cell.state == "finished":
+        words = "done" if cell.best is None else f"{cell.best:.4f}"
+    elif cell.state in ("running", "stopped"):
+        words = f"{cell.state} {math.floor(100 * cell.share)}%"
+    else:
+        words = cell.state
+    return Text(words, style=_STYLES[cell.state])
+
+
+def _change(cell: CellProgress) -> str:
+    name = f"{cell.cell.arm} seed {cell.cell.seed}"
+    if cell.state == "finished":
+        return f"{name}: finished" + ("" if cell.best is None else f", {cell.best:.4f} bits per byte")
+    if cell.state == "failed":
+        return f"{name}: failed: {cell.reason}"
+    return f"{name}: {cell.state} at step {cell.step} of {cell.cell.steps}"
