@@ -43,6 +43,15 @@ MODELS = {
     ),
     "mohge released": (("arch=mohge_released", *MOHGE, "router.group_top_k=2"), "mohge"),
     "mohge one sigmoid": (("arch=mohge_released", *MOHGE), "mohge"),
+    "moe loss-free": ((*MOE, *TOP_2, "router.bias_rate=1e-3"), "mohge"),
+    "moge": (
+        (*MOE, *TOP_2, "router.selection=per_group", "experts.widths=[12,12]", "experts.per_group=3"),
+        "mohge",
+    ),
+    "fixed per group": (
+        (*MOHGE, "experts.widths=[8,16,24]", "router.group_top_k=2", "router.selection=per_group"),
+        "mohge",
+    ),
     "latent": ((*MOHGE, *LATENT), "mohge"),
     "latent dense": ((*DENSE, *LATENT), "mohge"),
 }
@@ -60,6 +69,8 @@ def tiny_model(name: str) -> tuple[TrainConfig, TransformerLM]:
                 parameter.uniform_(0.5, 1.5, generator=generator)
             else:
                 parameter.normal_(std=0.25, generator=generator)
+        for buffer in model.buffers():  # the bias of the choice, large enough to change it
+            buffer.normal_(std=0.3, generator=generator)
     return config, model.eval()
 
 

@@ -13,6 +13,7 @@ from composing import composed
 from hydra.core.global_hydra import GlobalHydra
 
 from mohge.apps import bench, plan, prepare, train
+from mohge.apps.report import long_names
 from mohge.bench.checks import check_bench
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.eval_schema import EvalConfig
@@ -21,6 +22,7 @@ from mohge.config.generate_schema import GenerateConfig
 from mohge.config.load import typed
 from mohge.config.report_schema import ReportConfig
 from mohge.config.schema import TrainConfig
+from mohge.config.sweep_schema import SweepConfig
 from mohge.config.tokens_schema import TokensConfig
 from mohge.training.run_folder import RunFolder
 
@@ -37,9 +39,10 @@ OF_RUNS = {
     "mohge-export": ExportConfig,
     "mohge-generate": GenerateConfig,
     "mohge-report": ReportConfig,
+    "mohge-sweep": SweepConfig,
     "mohge-tokens": TokensConfig,
 }
-"""Commands that need a run, which the tests of each have: here they are composed."""
+"""Commands that need a run or make many, which the tests of each have: here they are composed."""
 SHORT = [
     "trainer.max_steps=2",
     "trainer.val_sequences=1",
@@ -102,6 +105,7 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
     if program in OF_RUNS:
         name = program.removeprefix("mohge-")
+        arguments = long_names(arguments) if name == "report" else arguments
         typed(OF_RUNS[program], composed(*(a for a in arguments if a != "-m"), config_name=name))
         return
     if program == "mohge-lm-eval" or any(a.startswith(("resume=", "replay=")) for a in arguments):

@@ -5,9 +5,12 @@ Exit status: 0 done, 1 a failure of the run itself, 2 wrong input; 130 and 143 a
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,23 +29,27 @@ from mohge.errors import Interrupted, RunError, UserError, disk_refusal
 from mohge.parallel.ranks import this_rank
 
 C = TypeVar("C", bound=TrainConfig)
+T = TypeVar("T")
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_PAGE = 110
+"""Characters of a line of --help."""
 
 
-def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], None]) -> None:
+def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], float | None]) -> None:
     """Composes `conf/<config_name>.yaml` with the command line, validates it, and calls `run`.
 
     Args:
         config_name: primary configuration.
         schema: its class.
-        run: the program; it gets the typed configuration and the command line's overrides.
+        run: the program; it gets the typed configuration and the command line's overrides, and returns what
+            a sweeper that searches is to minimise, if there is such a thing.
     """
     user_setting = os.environ.get(_FULL_ERROR)
 
-    def guarded(action: Callable[[], None]) -> None:
+    def guarded(action: Callable[[], T]) -> T:
         try:
-            action()
+            return action()
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
@@ -53,29 +60,56 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], Non
         except KeyboardInterrupt:
             sys.exit(_say("interrupted", 128 + signal.SIGINT))
 
-    failed: list[int] = []  # exit statuses of the runs of a multirun that failed
+    statuses: list[int] = []  # exit statuses of the runs of a multirun
 
     @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> float | None:
         # Guarded here too: an exception that crosses Hydra gets a second report from it, an exit does not.
         try:
-            guarded(lambda: run(matched(typed(schema, config)), list(HydraConfig.get().overrides.task)))
+            result = guarded(
+                lambda: run(matched(typed(schema, config)), list(HydraConfig.get().overrides.task))
+            )
         except SystemExit as error:
             status = int(error.code or 0)
             if HydraConfig.get().mode != RunMode.MULTIRUN or status >= 128:
                 raise
-            failed.append(status)  # the other runs go on
+            statuses.append(status)  # the other runs go on
+            return None
+        statuses.append(0)
+        return result
+
+    def all_runs() -> None:
+        try:
+            task()
+        except ValueError:
+            if not statuses or min(statuses) == 0:
+                raise
+            # Each run has told why it failed: that a search has no best one then is no further news.
 
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises instead of printing its own report
     try:
-        guarded(task)
-        if failed:
-            sys.exit(max(failed))
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            guarded(lambda: _print_folded(all_runs))
+            return
+        guarded(all_runs)
+        if any(statuses):
+            sys.exit(max(statuses))
     finally:
         if user_setting is None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = user_setting
+
+
+def _print_folded(action: Callable[[], None]) -> None:
+    """Prints what an action prints, in lines of a page: Hydra lists the choices of a group in one."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            action()
+    finally:  # Hydra exits after its help
+        for line in printed.getvalue().splitlines():
+            print(line if len(line) <= _PAGE else textwrap.fill(line, _PAGE, subsequent_indent="    "))
 
 
 def _report(error: Exception, schema: type) -> int:

@@ -16,7 +16,7 @@ from mohge.apps.runner import run_app
 from mohge.config.paths import absolute_paths
 from mohge.config.run_names import as_job
 from mohge.config.schema import TrainConfig
-from mohge.config.targets import check_data
+from mohge.config.targets import check_data, check_router
 from mohge.errors import Interrupted, LostRankError, RunError, UserError, first_line
 from mohge.parallel.launch import launch
 from mohge.parallel.ranks import found_rank, this_rank
@@ -24,24 +24,31 @@ from mohge.parallel.sizes import mesh_sizes
 from mohge.training.run_folder import RunFolder
 
 
-def run(config: TrainConfig, overrides: list[str]) -> None:
-    """Trains what the configuration asks for, and prints where it is and what to type next."""
+def run(config: TrainConfig, overrides: list[str]) -> float | None:
+    """Trains what the configuration asks for, and prints where it is and what to type next.
+
+    Returns:
+        Bits per byte of the last validation; None of a comparison, or where there was no such validation.
+    """
     if config.resume is not None:
         config = continued_config(config, overrides)
     check_data(config.data)
+    check_router(config.router)
     _check_placement(config)
     _check_nodes(config)
+    _check_sweeper(config)
     with shared_folder(config) as folder:
         config = in_folder(absolute_paths(config), folder)  # late: messages so far show paths as typed
         if config.comparison is not None:
             train_arms(config, overrides, folder, train_one)
-            return
+            return None
         hydra = HydraConfig.get()
         if hydra.mode == RunMode.MULTIRUN and config.resume is None:
             config = as_job(config, overrides, Path(hydra.sweep.dir))
         status = train_one(config, overrides)
         if this_rank().is_first:
             _print_summary(status, folder)
+        return status.get("last", {}).get("val/bits_per_byte")
 
 
 def main() -> None:
@@ -97,6 +104,16 @@ def _check_nodes(config: TrainConfig) -> None:
         )
 
 
+def _check_sweeper(config: TrainConfig) -> None:
+    hydra = HydraConfig.get()
+    sweeper = hydra.runtime.choices["hydra/sweeper"]
+    if config.comparison is not None and hydra.mode == RunMode.MULTIRUN and sweeper != "basic":
+        raise UserError(
+            f"hydra/sweeper={sweeper} searches by the result of one run, and "
+            f"experiment={hydra.runtime.choices['experiment']} trains several: leave one of them out"
+        )
+
+
 def _print_summary(status: dict[str, Any], folder: Path) -> None:
     last = status.get("last", {})
     facts = [f"step {status.get('step')}", f"{status.get('tokens', 0):,} tokens"]
@@ -105,9 +122,11 @@ def _print_summary(status: dict[str, Any], folder: Path) -> None:
         facts.append(f"perplexity {last['val/perplexity']:.1f}")
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\nDone: {', '.join(facts)}\nRun folder: {folder}")
-    console.print(
-        f"Train longer: mohge-train resume={folder} trainer.max_tokens={2 * max(status.get('tokens', 0), 1)}"
-    )
+    more = f"trainer.max_tokens={2 * max(status.get('tokens', 0), 1)}"
+    if stopped := status.get("stopped_early"):
+        console.print(f"Stopped early: {stopped['reason']}")
+        more = "callbacks.early_stopping.patience=null"
+    console.print(f"Train longer: mohge-train resume={folder} {more}")
 
 
 if __name__ == "__main__":  # torchrun -m mohge.apps.train

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pkgutil
 from typing import Any
 
-from mohge.config.schema import DataConfig
+from mohge.config.schema import DataConfig, RouterConfig
 from mohge.errors import UserError
 
 
@@ -47,3 +48,23 @@ def check_data(config: DataConfig) -> None:
     """
     if config.check is not None:
         build("data", config.check, config, field="check")
+
+
+def check_router(config: RouterConfig) -> None:
+    """Looks for the module of a router of the user's own, without importing it, as it imports torch.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if config.target is None:
+        return
+    module = config.target.rpartition(".")[0]
+    try:
+        found = importlib.util.find_spec(module) if module else None
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UserError(
+            f"router._target_={config.target} cannot be imported (no module {module or config.target}): give "
+            "the path of a class, and put its folder on PYTHONPATH"
+        )

@@ -37,6 +37,10 @@ class MohgeConfig(PretrainedConfig):
         group_score: two_level: "softmax" or "sigmoid" of the group logits.
         expert_weighting: "renormalize" (probabilities of the chosen experts, divided by their sum) or
             "post_softmax" (a softmax over those probabilities).
+        expert_selection: "joint" (the most probable experts of all groups that are reachable) or "per_group"
+            (equally many of each: of the selected groups for two_level, of all groups for top_k).
+        selection_bias_rate: top_k: step by which training moved the bias that is added to probabilities for
+            the choice alone; 0 for no bias.
     """
 
     model_type = "mohge"
@@ -68,6 +72,8 @@ class MohgeConfig(PretrainedConfig):
         num_experts_per_tok: int = 4,
         group_score: str = "softmax",
         expert_weighting: str = "renormalize",
+        expert_selection: str = "joint",
+        selection_bias_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
         self.vocab_size = vocab_size
@@ -93,6 +99,8 @@ class MohgeConfig(PretrainedConfig):
         self.num_experts_per_tok = num_experts_per_tok
         self.group_score = group_score
         self.expert_weighting = expert_weighting
+        self.expert_selection = expert_selection
+        self.selection_bias_rate = selection_bias_rate
         # Set here too: not every version of transformers knows it as a key of all models.
         self.tie_word_embeddings = tie_word_embeddings
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)

@@ -83,4 +83,6 @@ def _own(config: TrainConfig) -> dict[str, Any]:
         "num_experts_per_tok": router.expert_top_k,
         "group_score": router.group_score,
         "expert_weighting": router.expert_weighting,
+        "expert_selection": router.selection,
+        "selection_bias_rate": router.bias_rate,
     }

@@ -12,6 +12,7 @@ from math import prod
 from torch import Tensor
 
 from mohge.config.schema import TrainConfig
+from mohge.errors import UserError
 from mohge.model.transformer import TransformerLM
 
 OWN = "mohge"
@@ -32,13 +33,23 @@ Layout = dict[str, dict[str, Shape]]
 
 
 def model_type_of(config: TrainConfig) -> str:
-    """The model_type of transformers that computes exactly what this model does."""
+    """The model_type of transformers that computes exactly what this model does.
+
+    Raises:
+        UserError: none does, as the router is of a class that is not ours.
+    """
     experts, router = config.experts, config.router
+    if router.target is not None:
+        raise UserError(
+            f"router._target_={router.target} is a class that transformers does not have: export with "
+            "format=mohge"
+        )
     if config.model.attention != "gqa":
         return OWN
     if router.kind == "none":
         return "llama"
-    if router.kind == "top_k" and experts.num_groups == 1 and router.expert_weighting == "renormalize":
+    plain = router.expert_weighting == "renormalize" and router.selection == "joint" and not router.bias_rate
+    if router.kind == "top_k" and experts.num_groups == 1 and plain:
         # Granite's softmax over the chosen logits is the softmax over all, renormalised.
         return "granitemoeshared" if experts.shared else "mixtral"
     return OWN

@@ -104,6 +104,8 @@ class Router(nn.Module):
         self.expert_weight = nn.Parameter(torch.empty(groups * config.experts_per_group, config.hidden_size))
         if config.router == "two_level":
             self.group_weight = nn.Parameter(torch.empty(groups, config.hidden_size))
+        if config.selection_bias_rate:
+            self.register_buffer("expert_bias", torch.zeros(len(self.expert_weight)))
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and weights of each token's experts, both (T, experts per token)."""
@@ -114,7 +116,13 @@ class Router(nn.Module):
             probability_TE = self._two_level(logits_TE, F.linear(x_TD, self.group_weight.to(x_TD.dtype)))
         else:
             probability_TE = logits_TE.softmax(dim=1)
-        chosen, ids = probability_TE.topk(self.config.num_experts_per_tok, dim=1)
+        selectable_TE = probability_TE
+        if self.config.selection_bias_rate:
+            selectable_TE = selectable_TE + self.get_buffer("expert_bias")
+        if self.config.expert_selection == "per_group":
+            selectable_TE = self._best_of_each_group(selectable_TE)
+        ids = selectable_TE.topk(self.config.num_experts_per_tok, dim=1).indices
+        chosen = probability_TE.gather(1, ids)
         if self.config.expert_weighting == "post_softmax":
             return ids, chosen.softmax(dim=1)
         return ids, chosen / chosen.sum(dim=1, keepdim=True)
@@ -135,6 +143,18 @@ class Router(nn.Module):
         joint = in_group * weights_TG.unsqueeze(2)
         joint = joint / joint.sum(dim=(1, 2), keepdim=True)
         return joint.masked_fill(~mask_TG.unsqueeze(2), -1.0).flatten(1)
+
+    def _best_of_each_group(self, score_TE: Tensor) -> Tensor:
+        """-inf outside the best experts of each group, equally many of each that is reachable."""
+        groups = reachable = len(self.config.expert_widths)
+        if self.config.router == "two_level":
+            assert self.config.num_groups_per_tok is not None
+            reachable = self.config.num_groups_per_tok
+        share = self.config.num_experts_per_tok // reachable
+        score = score_TE.unflatten(1, (groups, -1))
+        best = score.topk(share, dim=2).indices
+        kept = torch.zeros_like(score, dtype=torch.bool).scatter(2, best, True)
+        return score.masked_fill(~kept, -torch.inf).flatten(1)
 
 
 class ExpertGroup(nn.Module):

@@ -69,14 +69,20 @@ def configuration(keys: Keys, base: TrainConfig) -> TrainConfig:
 
 
 def _check_choice(keys: Keys, config: TrainConfig) -> None:
-    """Refuses a token more groups or experts than there are, and none of them."""
-    experts = config.experts
-    if config.router.kind == "none" or not experts.num_experts:  # the latter makes no model
+    """Refuses a token more groups or experts than there are, none of them, and uneven shares of groups."""
+    experts, router = config.experts, config.router
+    if router.bias_rate and router.kind != "top_k":
+        raise keys.refusal("selection_bias_rate", router.bias_rate, f"0 with router={router.kind}")
+    if router.kind == "none" or not experts.num_experts:  # the latter makes no model
         return
     groups = experts.num_groups
-    if config.router.kind == "two_level":
+    if router.kind == "two_level":
         groups = keys.number("num_groups_per_tok", most=groups)
-    keys.number("num_experts_per_tok", most=groups * experts.per_group)
+    chosen = keys.number("num_experts_per_tok", most=groups * experts.per_group)
+    if router.selection == "per_group" and chosen % groups:
+        raise keys.refusal(
+            "num_experts_per_tok", chosen, f"a multiple of {groups} groups, or joint selection"
+        )
 
 
 def _common(keys: Keys) -> dict[str, Any]:
@@ -175,6 +181,9 @@ def _router(kind: str, expert_top_k: int) -> dict[str, Any]:
         "expert_top_k": expert_top_k,
         "group_score": "softmax",
         "expert_weighting": "renormalize",
+        "selection": "joint",
+        "bias_rate": 0.0,
+        "target": None,
     }
 
 
@@ -207,6 +216,10 @@ def _own(keys: Keys) -> Parts:
             "expert_top_k": keys.number("num_experts_per_tok", least=0),
             "group_score": keys.need("group_score"),
             "expert_weighting": keys.need("expert_weighting"),
+            # Folders of earlier versions do not have these two.
+            "selection": keys.plain.get("expert_selection", "joint"),
+            "bias_rate": keys.real("selection_bias_rate") if keys.plain.get("selection_bias_rate") else 0.0,
+            "target": None,
         },
     }
 

@@ -215,8 +215,12 @@ class TopKRouter(nn.Module):
 
     def forward(self, x_TD: Tensor) -> RoutingDecision:
         """Route T tokens; logits are computed in float32, or in float64 for float64 tokens."""
+        return self.decide(_logits(x_TD, self.expert_weight))
+
+    def decide(self, logits_TE: Tensor) -> RoutingDecision:
+        """The decision that follows from logits."""
         return top_k_route(
-            _logits(x_TD, self.expert_weight),
+            logits_TE,
             num_groups=self.num_groups,
             expert_top_k=self.expert_top_k,
             expert_weighting=self.expert_weighting,

@@ -81,7 +81,7 @@ def export_checkpoint(
         "checkpoint": checkpoint.resolve().name,
         "step": step,
         "tokens": step * config.tokens_per_step,
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     with atomic_folder(folder) as temporary:
         if format == "hf":

@@ -40,7 +40,10 @@ from mohge.training.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 _WATCHING = ("routing", "throughput", "alarms", "progress", "plots")
-_ON_EVERY_RANK = ("benchmarks",)  # it calls the model, of which each rank may have a part
+_ON_EVERY_RANK = (
+    "benchmarks",  # it calls the model, of which each rank may have a part
+    "early_stopping",  # all end after the same step
+)
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -219,7 +222,7 @@ def _write_facts(config: TrainConfig, run: RunFolder, overrides: list[str], data
     run.write_json("data.json", data)
     mesh = asdict(mesh_sizes(config))
     facts = {"seed": config.seed, "arch": config.arch_name, "model": config.model.name, "mesh": mesh}
-    run.update_status(state="running", error=None, **facts)
+    run.update_status(state="running", error=None, stopped_early=None, **facts)
 
 
 def _find_checkpoint(config: TrainConfig, run: RunFolder) -> Path | None:

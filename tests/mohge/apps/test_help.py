@@ -9,6 +9,7 @@ import pytest
 from commands import run_command
 from composing import composed
 
+from mohge.apps.report import long_names
 from mohge.config.bench_schema import BenchConfig
 from mohge.config.eval_schema import EvalConfig
 from mohge.config.export_schema import ExportConfig
@@ -17,6 +18,7 @@ from mohge.config.load import group_choices, typed
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.report_schema import ReportConfig
 from mohge.config.schema import ResultConfig, TrainConfig
+from mohge.config.sweep_schema import SweepConfig
 from mohge.config.tokens_schema import TokensConfig
 
 SCHEMAS = {
@@ -29,6 +31,7 @@ SCHEMAS = {
     "mohge-generate": GenerateConfig,
     "mohge-tokens": TokensConfig,
     "mohge-report": ReportConfig,
+    "mohge-sweep": SweepConfig,
 }
 
 
@@ -42,7 +45,7 @@ def test_help_answers_a_newcomers_questions(tmp_path: Path, command: str) -> Non
     places = [finished.stdout.index(heading) for heading in headings]
     assert places == sorted(places)
     for group in ("arch", "data", "experiment", "model"):
-        assert f"\n{group}: {', '.join(group_choices(group))}\n" in finished.stdout
+        assert f"\n{group}: {', '.join(group_choices(group))}\n" in finished.stdout.replace("\n    ", " ")
     assert max(map(len, finished.stdout.splitlines())) <= 110
     assert list(tmp_path.iterdir()) == []
 
@@ -57,4 +60,5 @@ def test_its_examples_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         overrides = re.findall(r"[\w.]+=\S+", example.partition("    ")[0])
         single = [re.sub(r"=([^\[,]+),.*", r"=\1", item) for item in overrides]  # of a sweep, the first
         name = command.removeprefix("mohge-")
+        single = long_names(single) if name == "report" else single
         typed(SCHEMAS[command], composed(*single, config_name=name))

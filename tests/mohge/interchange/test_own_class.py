@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hf_folders import greedy, tiny_model, tiny_tokenizer, tokens, write_hf
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from mohge.errors import UserError
 from mohge.interchange import load_transformers, register
 from mohge.interchange.configuration_mohge import MohgeConfig
 from mohge.interchange.modeling_mohge import MohgeForCausalLM
@@ -120,7 +122,34 @@ def test_some_logits_alone_and_tuples(load):
         model(tokens(), attention_mask=torch.ones(3, 1, 17, 17))
 
 
-@pytest.mark.parametrize("name", ["mohge", "mohge untied", "latent dense"])
+@torch.no_grad()
+def test_the_bias_of_the_choice_is_at_work(load):
+    """Or the tests that compare logits would not see it."""
+    ours, model = load("moe loss-free")
+    logits = model(tokens()).logits
+    for block in ours.blocks:
+        block.ffn.router.expert_bias.zero_()
+    assert (logits - ours(tokens()).logits_BSV).abs().max() > 0.01
+
+
+def test_a_folder_that_was_written_before_the_choice_had_keys_is_read(tmp_path):
+    config, ours = tiny_model("mohge")
+    folder = write_hf(tmp_path / "model", config, ours)
+    keys = json.loads((folder / "config.json").read_text())
+    assert (keys.pop("expert_selection"), keys.pop("selection_bias_rate")) == ("joint", 0.0)
+    (folder / "config.json").write_text(json.dumps(keys))
+    assert load_transformers(folder)[0].router == config.router
+    assert AutoModelForCausalLM.from_pretrained(folder).config.expert_selection == "joint"
+
+
+def test_a_router_of_a_users_own_has_no_class(tmp_path):
+    config, ours = tiny_model("moe")
+    own = dataclasses.replace(config, router=dataclasses.replace(config.router, target="mine.Router"))
+    with pytest.raises(UserError, match=r"router\._target_=mine\.Router .* export with format=mohge"):
+        write_hf(tmp_path / "model", own, ours)
+
+
+@pytest.mark.parametrize("name", ["mohge", "mohge untied", "latent dense", "moe loss-free"])
 @torch.no_grad()
 def test_what_transformers_saves_of_it_comes_back(load, tmp_path, name):
     ours, model = load(name)

@@ -171,6 +171,14 @@ CONFIGS: list[tuple[str, dict[str, object], str]] = [
     ),
     ("mohge", {"num_experts_per_tok": 0}, "has num_experts_per_tok=0"),
     ("mohge", {"router": "top_k", "num_groups_per_tok": None, "num_experts_per_tok": 7}, "per_tok=7"),
+    ("mohge", {"expert_selection": "best"}, "makes no model (selection='best'"),
+    (
+        "mohge",
+        {"expert_selection": "per_group", "num_experts_per_tok": 3},
+        "has num_experts_per_tok=3 in config.json, which this model does not compute: it has a multiple of 2",
+    ),
+    ("mohge", {"selection_bias_rate": 0.001}, "has selection_bias_rate=0.001"),
+    ("mohge", {"selection_bias_rate": "fast"}, "has selection_bias_rate='fast'"),
 ]
 
 

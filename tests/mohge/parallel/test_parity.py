@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from guide_files import write_guide
 from ranks_here import run_ranks
-from training_targets import MOE, MOHGE, five_steps
+from training_targets import MOE, MOHGE, config_of, mesh_overrides, steps, steps_of_each
+
+from mohge.config.load import group_choices
+from mohge.config.schema import ParallelConfig, TrainConfig
 
 MESHES = [(1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 2), (1, 2, 2), (2, 1, 2), (1, 1, 4)]
+ARMS = {name: (f"arch={name}",) for name in group_choices("arch") if name != "dense"}  # no experts to spread
+ARMS["of the guide"] = ("arch=moe", "router._target_=my_routers.SigmoidRouter")
 LOSSES, GRADIENTS = 1e-5, 1e-6
 # AdamW divides each gradient by its own size: a parameter whose gradient is of the size of rounding errors
 # moves by a share of the learning rate, which is 0.001 here. This is a hundredth of it.
@@ -19,7 +27,7 @@ PARAMETERS = 1e-5
 
 @cache
 def alone(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return five_steps(overrides, None)
+    return steps(overrides, None)
 
 
 def largest_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
@@ -28,19 +36,49 @@ def largest_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
 
 
 def check_equal(overrides: tuple[str, ...], mesh: tuple[int, int, int]) -> list[dict[str, Any]]:
-    expected = alone(overrides)
-    ranks = run_ranks(five_steps, mesh[0] * mesh[1] * mesh[2], overrides, mesh)
+    ranks = run_ranks(steps, mesh[0] * mesh[1] * mesh[2], overrides, mesh)
+    check_ranks(ranks, alone(overrides))
+    return ranks
+
+
+def check_ranks(ranks: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     ours = ranks[0]
     assert all(rank["losses"] == ours["losses"] and rank["norms"] == ours["norms"] for rank in ranks)
     assert all(torch.equal(rank["counts"], expected["counts"]) for rank in ranks)
-    for step in range(5):
+    for step in range(len(expected["losses"])):
         for name, loss in expected["losses"][step].items():
             assert ours["losses"][step][name] == pytest.approx(loss, abs=LOSSES), (step, name)
         assert ours["norms"][step] == pytest.approx(expected["norms"][step], abs=GRADIENTS)
         assert largest_difference(ours["gradients"][step], expected["gradients"][step]) <= GRADIENTS
     assert largest_difference(ours["parameters"], expected["parameters"]) <= PARAMETERS
     assert len({rank["bytes"] for rank in ranks}) == 1, "every rank holds as much"
-    return ranks
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TrainConfig]]:
+    """Each architecture on 4 ranks. Composed once: each rank would take longer to do so than to train."""
+    sizes = ("model.layers=1", "loss.group_start=0", *mesh_overrides((1, 2, 2)))
+    guide = tmp_path_factory.mktemp("guide")
+    write_guide(guide)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(guide)  # ranks look for modules where this process does
+        yield {name: config_of(*overrides, *sizes) for name, overrides in ARMS.items()}
+
+
+@pytest.fixture(scope="module")
+def four_ranks(arms: dict[str, TrainConfig]) -> dict[str, list[dict[str, Any]]]:
+    """What each of 4 ranks says of two steps of each architecture."""
+    ranks = run_ranks(steps_of_each, 4, list(arms.values()), (1, 2, 2), 2)
+    return dict(zip(arms, zip(*ranks, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_architecture_trains_as_in_one_process(name, arms, four_ranks):
+    expected = steps(dataclasses.replace(arms[name], parallel=ParallelConfig()), None, 2)
+    check_ranks(four_ranks[name], expected)
+    biases = [tensor for key, tensor in expected["parameters"].items() if key.endswith("expert_bias")]
+    assert len(biases) == (1 if name == "loss_free" else 0)
+    assert all(bias.any() for bias in biases), "it has moved"
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
@@ -81,7 +119,7 @@ def test_clipping_is_at_work():
 @pytest.mark.parametrize("mesh", [(1, 2, 2), (2, 1, 2)], ids=str)
 def test_bfloat16_trains_alike(mesh):
     overrides = (*MOHGE, "trainer.precision=bf16")
-    expected, ranks = alone(overrides), run_ranks(five_steps, 4, overrides, mesh)
+    expected, ranks = alone(overrides), run_ranks(steps, 4, overrides, mesh)
     # Products are rounded, in other orders: close choices of experts may tip.
     for ours, theirs in zip(ranks[0]["losses"], expected["losses"], strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=0.01)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from ranks_here import run_ranks
-from training_targets import MOHGE, go_on, save_after_two_steps
+from training_targets import MOE, MOHGE, go_on, save_after_two_steps, through_a_checkpoint
 
-from mohge.training.checkpoint import find_damage
+from mohge.training.checkpoint import find_damage, read_tensors
 
 SAVED_AT = (1, 2, 2)
 
@@ -25,6 +25,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, flo
 def test_in_its_own_mesh_it_goes_on_bit_for_bit(saved):
     folder, losses = saved
     assert run_ranks(go_on, 4, MOHGE, SAVED_AT, folder)[0] == [losses]
+
+
+def test_the_bias_of_the_choice_goes_on_with_the_weights(tmp_path):
+    """Every rank has all of it; or the third step would choose others."""
+    folder = tmp_path / "step_00000002"
+    free = (*MOE, "router.bias_rate=0.0005")
+    for saved, went_on in run_ranks(through_a_checkpoint, 2, free, (1, 1, 2), folder):
+        assert saved == went_on
+    biases = {name: tensor for name, tensor in read_tensors(folder, "model.").items() if "bias" in name}
+    assert len(biases) == 2
+    assert all(tensor.any() for tensor in biases.values())
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 1, 2), (1, 1, 4), (1, 4, 1), (2, 1, 1)], ids=str)

@@ -65,8 +65,10 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 class Loop:
     """The steps that Lightning would make the module do, without Lightning."""
 
-    def __init__(self, overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> None:
-        self.config = config_of(*overrides, *mesh_overrides(sizes or (1, 1, 1)))
+    def __init__(self, arm: tuple[str, ...] | TrainConfig, sizes: tuple[int, int, int] | None) -> None:
+        if not isinstance(arm, TrainConfig):
+            arm = config_of(*arm, *mesh_overrides(sizes or (1, 1, 1)))
+        self.config = arm
         mesh = None if sizes is None else build_mesh(MeshSizes(*sizes), "cpu")
         self.index, self.count = (dist.get_rank(), dist.get_world_size()) if sizes else (0, 1)
         self.module = LanguageModule(self.config, RunFolder(Path("unused")), 5, mesh)
@@ -102,19 +104,31 @@ class Loop:
         self.counts_here = module.step_counts.expert_LE.clone()
         if module._rank_load is not None:
             module._rank_load.add(module.step_counts.expert_LE, module.step_counts.tokens)
+        if self.config.router.bias_rate:
+            module._move_biases()
         module.step_counts.add_over_ranks()
         module.step_counts.check()
         return module._means() | module._auxiliary_means()
 
 
-def five_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -> dict[str, Any]:
-    """Losses, norms, gradients of each step, parameters after them, and what this rank held."""
-    loop = Loop(overrides, sizes)
+def steps(
+    arm: tuple[str, ...] | TrainConfig, sizes: tuple[int, int, int] | None, count: int = 5
+) -> dict[str, Any]:
+    """Losses, norms, gradients of each step, parameters and buffers after them, and what this rank held.
+
+    Args:
+        arm: overrides, or the configuration that they make.
+        sizes: of the mesh; None in one process.
+        count: of steps.
+    """
+    loop = Loop(arm, sizes)
     losses, gradients = [], []
-    for _ in range(5):
+    for _ in range(count):
         losses.append(loop.step())
         gradients.append(loop.gradients)
-    parameters = {name: whole(p.detach()).clone() for name, p in loop.module.model.named_parameters()}
+    model = loop.module.model
+    parameters = {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
+    parameters |= {name: buffer.clone() for name, buffer in model.named_buffers()}
     first = loop.index == 0
     return {
         "losses": losses,
@@ -122,8 +136,13 @@ def five_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int] | None) -
         "counts": loop.module.step_counts.expert_LE.clone(),
         "gradients": gradients if first else None,
         "parameters": parameters if first else None,
-        "bytes": parameter_bytes(loop.module.model),
+        "bytes": parameter_bytes(model),
     }
+
+
+def steps_of_each(arms: list[TrainConfig], sizes: tuple[int, int, int], count: int) -> list[dict[str, Any]]:
+    """`steps` of one model after another: ranks that start once are soon done."""
+    return [steps(arm, sizes, count) for arm in arms]
 
 
 def loads(overrides: tuple[str, ...], sizes: tuple[int, int, int]) -> dict[str, Any]:
@@ -155,6 +174,13 @@ def save_after_two_steps(overrides: tuple[str, ...], sizes: tuple[int, int, int]
     tensors = training_tensors(loop.module.model, loop.optimizer)
     VerifiedCheckpointIO().save_checkpoint({"global_step": 2, TENSORS: tensors}, folder)
     return [loop.step()]
+
+
+def through_a_checkpoint(
+    overrides: tuple[str, ...], sizes: tuple[int, int, int], folder: Path
+) -> tuple[list[Any], list[Any]]:
+    """The losses of the step after a checkpoint, of who saved it and of who went on from it."""
+    return save_after_two_steps(overrides, sizes, folder), go_on(overrides, sizes, folder)
 
 
 def go_on(
