@@ -29,15 +29,15 @@ _LATEX = {
 def as_markdown(comparison: Mapping[str, Any]) -> str:
     """Tables of GitHub's Markdown with their notes, answers and remarks."""
     parts = [f"# {title(comparison)}"]
-    parts += [f"**{_marked(one['question'])}** {_marked(one['answer'])}" for one in comparison["answers"]]
+    parts += [f"**{marked(one['question'])}** {marked(one['answer'])}" for one in comparison["answers"]]
     for sheet in sheets(comparison):
         rule = [":--" if place == 0 or place in sheet.words else "--:" for place in range(len(sheet.header))]
-        lines = [_row(map(_marked, cells)) for cells in (sheet.header, *sheet.rows)]
-        lines.insert(1, _row(rule))
-        parts += [f"## {_marked(sheet.title)}", "\n".join(lines), _marked(sheet.note)]
+        lines = [markdown_row(map(marked, cells)) for cells in (sheet.header, *sheet.rows)]
+        lines.insert(1, markdown_row(rule))
+        parts += [f"## {marked(sheet.title)}", "\n".join(lines), marked(sheet.note)]
     said = [*comparison["remarks"], *comparison["families"]]
     if said:
-        parts += ["## Remarks", "\n".join(f"- {_marked(remark)}" for remark in said)]
+        parts += ["## Remarks", "\n".join(f"- {marked(remark)}" for remark in said)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,7 +45,7 @@ def as_latex(comparison: Mapping[str, Any]) -> str:
     r"""Tables for \input, which need the package booktabs; answers and remarks stand in comments."""
     parts = [_commented([title(comparison), r"In the preamble: \usepackage{booktabs}"])]
     for sheet in sheets(comparison):
-        parts.append(_latex_table(sheet))
+        parts.append(latex_table(sheet))
     said = [one["answer"] for one in comparison["answers"]]
     parts.append(_commented([*said, *comparison["families"], *comparison["remarks"]]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -66,7 +66,8 @@ def escaped(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _latex_table(sheet: Sheet) -> str:
+def latex_table(sheet: Sheet) -> str:
+    """A table with the caption of its sheet."""
     columns = "".join(
         "l" if place == 0 or place in sheet.words else "r" for place in range(len(sheet.header))
     )
@@ -97,10 +98,11 @@ def _commented(lines: Iterable[str]) -> str:
     return "\n".join(f"% {' '.join(line.split())}" for line in lines)
 
 
-def _row(cells: Iterable[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -23,22 +23,23 @@ def render(comparison: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = []
     for sheet in sheets(comparison):
         if sheet.in_terminal:
-            parts += [_table(sheet), Padding(Text(sheet.note, style="dim"), (0, 0, 1, 0))]
-    parts += [_point(answer["answer"]) for answer in comparison["answers"]]
+            parts += [sheet_table(sheet), Padding(Text(sheet.note, style="dim"), (0, 0, 1, 0))]
+    parts += [point(answer["answer"]) for answer in comparison["answers"]]
     said = [*comparison["remarks"], *comparison["families"]]
     if said:
-        parts += [Text("\nRemarks", style="bold"), *map(_point, said)]
+        parts += [Text("\nRemarks", style="bold"), *map(point, said)]
     return Group(*parts)
 
 
-def _point(sentence: str) -> Table:
+def point(sentence: str) -> Table:
     """A sentence after a dash, its lines below each other."""
     grid = Table.grid(padding=(0, 1))
     grid.add_row("-", Text(sentence))
     return grid
 
 
-def _table(sheet: Sheet) -> Table:
+def sheet_table(sheet: Sheet) -> Table:
+    """A table with the title of its sheet."""
     table = Table(title=Text(sheet.title), title_justify="left", title_style="bold")
     for place, name in enumerate(sheet.header):
         left = place == 0 or place in sheet.words

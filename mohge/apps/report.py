@@ -1,7 +1,9 @@
-"""mohge-report: one HTML page of one or many runs."""
+"""mohge-report: one HTML page of one or many runs, or of a sweep."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,7 +17,9 @@ from mohge.config.report_schema import ReportConfig
 from mohge.config.targets import build
 from mohge.errors import UserError
 
-_KEYS = ("_target_", "runs", "output", "tokens", "ranks", "format")
+_OF_RUNS = ("_target_", "runs", "tokens", "ranks")
+_OF_A_SWEEP = ("sweep._target_", "sweep.path", "document", "check")
+_KEYS = (*_OF_RUNS, *_OF_A_SWEEP, "output", "format")
 _WITH_ANSWERS = 3
 """Runs, at most, whose answers are printed; the page has them all."""
 
@@ -25,13 +29,39 @@ def run(config: ReportConfig, overrides: list[str]) -> None:
     for override in overrides:
         if override_key(override) not in _KEYS:
             raise UserError(f"{override} has no effect, as all of training comes from the runs: leave it out")
+    given = {override_key(override): override for override in overrides}
+    if config.sweep.path is not None:
+        _refuse(given, _OF_RUNS, "with sweep=PATH")
+        if config.check and config.document is None:
+            raise UserError("check=true has no effect without document=FILE: name the document to check")
+        outcome = build("sweep", config.sweep.target, config)
+        emit(outcome.result, outcome.render, config.format, output=None)
+        return
+    _refuse(given, _OF_A_SWEEP, "without sweep=PATH")
+    if "runs" not in given:
+        raise UserError("runs has no value: give one with runs=VALUE, or a sweep with sweep=PATH")
     result = build("report", config.target, config)
     emit(result, lambda: _render(result), config.format, output=None)
 
 
 def main() -> None:
     """Console entry point."""
+    sys.argv[1:] = long_names(sys.argv[1:])
     run_app("report", ReportConfig, run)
+
+
+def long_names(arguments: Sequence[str]) -> list[str]:
+    """The command line with `sweep.path=PATH` for `sweep=PATH`, which would name a choice of conf/sweep."""
+    return [
+        f"sweep.path={argument.removeprefix('sweep=')}" if argument.startswith("sweep=") else argument
+        for argument in arguments
+    ]
+
+
+def _refuse(given: dict[str, str], keys: Sequence[str], when: str) -> None:
+    for key in keys:
+        if key in given:
+            raise UserError(f"{given[key]} has no effect {when}: leave it out")
 
 
 def _render(result: dict[str, Any]) -> RenderableType:

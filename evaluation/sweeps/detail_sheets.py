@@ -1,0 +1,116 @@
+"""Tables of a sweep in detail: domains, experts, losses, and each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.benchmarks.figures import NONE, digits, with_error
+from evaluation.benchmarks.sheet import Sheet
+from evaluation.sweeps.analysis import Analysis
+from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.pairing import Estimate
+
+_DEVIATION = "± is the deviation over seeds."
+
+
+def domains(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm, a column for each domain of the held-out text."""
+    prefix = f"{QUALITY}/"
+    found = _figures(analysis, names, prefix)
+    rows = [[name, *(_spread(analysis, name, figure) for figure in found)] for name in names] if found else []
+    header = ["arm", *(figure.removeprefix(prefix) for figure in found)]
+    note = f"Bits per byte of each domain of the held-out text, less is better; {_DEVIATION}"
+    return Sheet("domains", "Bits per byte by domain", note, header, rows, in_terminal=False)
+
+
+def experts(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm with experts: how tokens used them in the last validation."""
+    rows = []
+    for name in names:
+        arm = analysis.arms[name]
+        if not arm.texts["widths"]:
+            continue
+        widths = arm.texts["widths"].split()
+        shares = [arm.figures.get(f"share/{group}") for group in range(len(widths))]
+        pairs = [f"{width}: {100 * one.mean:.1f}%" for width, one in zip(widths, shares, strict=True) if one]
+        figures = ("mean_width", "idle_experts", "max_violation", "load_variation")
+        rows.append(
+            [
+                *(name, ", ".join(pairs) or NONE),
+                *(
+                    _spread(analysis, name, figure)
+                    for figure in (*figures, "group_entropy", "expert_entropy")
+                ),
+            ]
+        )
+    header = ["arm", "share of rows by width", "mean width", "idle experts", "MaxVio"]
+    header += ["variation of load", "entropy of groups", "entropy of experts"]
+    note = (
+        "Of the last validation: shares of rows (a token at one of its experts) that the experts of each "
+        "width computed; their mean width; experts, over all layers, that no token chose; the largest load "
+        "over the mean, less 1, in the worst layer; deviation of loads over their mean; entropy, 1 where "
+        f"choices are even. {_DEVIATION}"
+    )
+    return Sheet("experts", "Experts", note, header, rows, frozenset({1}), in_terminal=False)
+
+
+def losses(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm: training loss, validation loss, perplexity and the auxiliary losses."""
+    plain = {"train_loss": "training loss", "val_loss": "validation loss", "perplexity": "perplexity"}
+    extra = _figures(analysis, names, "aux/")
+    rows = [[name, *(_spread(analysis, name, figure) for figure in (*plain, *extra))] for name in names]
+    header = ["arm", *plain.values(), *(figure.removeprefix("aux/") + " loss, raw" for figure in extra)]
+    note = (
+        "Cross-entropy in nats per token and auxiliary losses before their weights, over the last tenth of "
+        f"the training; loss and perplexity of the last validation. {_DEVIATION}"
+    )
+    return Sheet("losses", "Losses", note, header, rows, in_terminal=False)
+
+
+def by_seed(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm, a column for each seed: bits per byte."""
+    found = {name: analysis.arms[name].figures.get(QUALITY) for name in names}
+    seeds = sorted({seed for one in found.values() if one for seed in one.by_seed})
+    rows = [
+        [name, *(f"{one.by_seed[seed]:.4f}" if one and seed in one.by_seed else NONE for seed in seeds)]
+        for name, one in found.items()
+    ]
+    note = "Bits per byte of the last validation of each cell, less is better."
+    header = ["arm", *(f"seed {seed}" for seed in seeds)]
+    return Sheet("cells", "Each seed", note, header, rows, in_terminal=False)
+
+
+def training(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm: what was trained, for how long, and how fast."""
+    rows = []
+    for name in names:
+        arm = analysis.arms[name]
+        tokens, seconds = (arm.figures.get(figure) for figure in ("tokens", "seconds"))
+        match = arm.figures.get("match_difference")
+        matched = arm.texts["match"] and f"{arm.texts['match']}, {100 * match.mean:+.2f}%" if match else ""
+        rows.append(
+            [
+                *(name, arm.texts["arch"], arm.texts["widths"] or NONE, matched or NONE),
+                f"{tokens.mean:,.0f}" if tokens else NONE,
+                digits(seconds.mean / 60 if seconds else None),
+                *(_spread(analysis, name, "tokens_per_second"), arm.texts["revision"] or NONE),
+            ]
+        )
+    header = ["arm", "arch", "widths", "matched to", "training tokens", "minutes", "tokens per second"]
+    note = (
+        "Widths of the experts of each group; what widths are solved for, and what difference remains; "
+        f"minutes of optimizer steps; git revision, with + if the tree had changes. {_DEVIATION}"
+    )
+    return Sheet(
+        "training", "Training", note, [*header, "revision"], rows, frozenset({1, 2, 3, 7}), in_terminal=False
+    )
+
+
+def _figures(analysis: Analysis, names: Sequence[str], prefix: str) -> list[str]:
+    every = dict.fromkeys(figure for name in names for figure in analysis.arms[name].figures)
+    return [figure for figure in every if figure.startswith(prefix)]
+
+
+def _spread(analysis: Analysis, name: str, figure: str) -> str:
+    found: Estimate | None = analysis.arms[name].figures.get(figure)
+    return NONE if found is None else with_error(found.mean, found.deviation)

@@ -1,0 +1,91 @@
+"""A sweep's folder as a study: its plan, the figures of its finished cells, and what is not finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.run_data import RunData, read_lines, read_object, spread
+from evaluation.sweeps.cells import Cell, CurvePoint, curve, read_cell
+from evaluation.sweeps.families import families_of
+from evaluation.sweeps.plan import PlannedCell, parse_plan
+from evaluation.sweeps.storing import load_study
+from evaluation.sweeps.study import Study, Unfinished
+from mohge.errors import UserError
+
+PLAN = "sweep.json"
+_POINTS = 40
+"""Validations of a cell, at most, that curves show."""
+
+
+def read_study(path: str) -> Study:
+    """A study from the folder of a sweep, or from the table that a report has made of it.
+
+    Args:
+        path: as the user wrote it: a folder with sweep.json, or a .csv file.
+
+    Raises:
+        UserError: there is no sweep, it is damaged, or no cell of it is finished.
+    """
+    place = Path(path).expanduser()
+    if place.suffix == ".csv":
+        study = load_study(place)
+    elif place.is_dir() and (place / PLAN).is_file():
+        study = _read_folder(place)
+    else:
+        raise UserError(
+            f"sweep={path} is no sweep: give the folder of mohge-sweep (it holds {PLAN}), or a table of "
+            "cells (.csv) of an earlier report"
+        )
+    if not study.cells:
+        first = study.unfinished[0] if study.unfinished else None
+        why = f" ({first.arm} seed {first.seed} is {first.state})" if first else ""
+        raise UserError(f"sweep={path} has no finished cell{why}: run mohge-sweep first")
+    return study
+
+
+def _read_folder(folder: Path) -> Study:
+    plan = parse_plan(read_object(folder / PLAN), folder / PLAN)
+    cells: list[Cell] = []
+    curves: list[CurvePoint] = []
+    unfinished: list[Unfinished] = []
+    runs: dict[str, RunData] = {}
+    for planned in plan.cells:
+        state, reason = _state(folder, planned.id)
+        if state == "finished":
+            try:
+                cell, run = read_cell(planned.arm, planned.seed, planned.id, folder / "cells" / planned.id)
+            except UserError as error:
+                state, reason = "damaged", str(error)
+            else:
+                cells.append(cell)
+                curves += spread(curve(planned.arm, planned.seed, run), _POINTS)
+                runs.setdefault(planned.arm, run)
+                continue
+        unfinished.append(_told(planned, state, reason))
+    ordered = {name: runs[name] for name in plan.arms if name in runs}
+    return Study(plan, cells, unfinished, families_of(ordered), curves)
+
+
+def _told(planned: PlannedCell, state: str, reason: str) -> Unfinished:
+    return Unfinished(planned.arm, planned.seed, state, " ".join(reason.split()))
+
+
+def _state(folder: Path, id: str) -> tuple[str, str]:
+    """State of a cell, and why it failed if it did."""
+    attempts = folder / "cells" / f"{id}.attempts.jsonl"
+    status_path = folder / "cells" / id / "status.json"
+    ends = []
+    if attempts.exists():
+        lines = read_lines(attempts, needs=("event",), growing=True)
+        ends = [line for line in lines if line["event"] == "end"]
+    if not status_path.exists():
+        if ends and ends[-1].get("status"):
+            return "failed", ends[-1].get("reason") or f"exit status {ends[-1]['status']}"
+        return "not begun", ""
+    try:
+        status = read_object(status_path)
+    except UserError as error:
+        return "damaged", str(error)
+    state = str(status.get("state") or "unknown")
+    reason = status.get("error") or (ends[-1].get("reason") if ends else None) or ""
+    return state, "" if state == "finished" else str(reason)

@@ -1,0 +1,50 @@
+"""A sweep in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from evaluation.benchmarks.sheet import Sheet
+from evaluation.benchmarks.terminal import point, sheet_table
+from evaluation.sweeps.analysis import Analysis
+from evaluation.sweeps.blocks import all_sheets
+
+_NARROW = {"effects": (0, 2, 3, 4, 6), "levels": (0, 2, 3, 4, 6), "family_": (0, 2, 3, 4, 5, 6)}
+"""Columns of wide tables, by what their names begin with, that a terminal has room for."""
+
+
+def render(analysis: Analysis, result: Mapping[str, Any]) -> RenderableType:
+    """Tables that fit 110 columns, then answers, remarks and where the report is.
+
+    Args:
+        analysis: of the sweep.
+        result: of `making.report_sweep`.
+    """
+    parts: list[RenderableType] = [Text(result["summary"])]
+    for sheet in all_sheets(analysis):
+        if sheet.in_terminal:
+            parts += [sheet_table(_narrowed(sheet)), Padding(Text(sheet.note, style="dim"), (0, 0, 1, 0))]
+    parts += [point(one["answer"]) for one in result["answers"]]
+    if result["remarks"]:
+        parts += [Text("\nRemarks", style="bold"), *map(point, result["remarks"])]
+    if result["document"]:
+        changed = ", ".join(result["document"]["changed"]) or "nothing has changed"
+        parts.append(Text(f"Document: {result['document']['path']}: {changed}"))
+    if result["page"]:
+        parts.append(Text(f"Report: {result['page']}", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _narrowed(sheet: Sheet) -> Sheet:
+    kept = next((columns for name, columns in _NARROW.items() if sheet.name.startswith(name)), None)
+    if kept is None:
+        return sheet
+    rows = [[row[column] for column in kept] for row in sheet.rows]
+    words = frozenset(place for place, column in enumerate(kept) if column in sheet.words)
+    return replace(sheet, header=[sheet.header[column] for column in kept], rows=rows, words=words)

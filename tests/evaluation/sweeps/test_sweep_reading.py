@@ -1,0 +1,134 @@
+"""Folders of sweeps and the compact table: what is read, what is refused, and that both say the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from invented_sweeps import write_plan
+
+from evaluation.sweeps.reading import read_study
+from evaluation.sweeps.storing import save_study
+from mohge.budget import budget
+from mohge.errors import UserError
+
+
+def test_a_cell_has_the_figures_of_its_run(sweep):
+    cell = read_study(str(sweep)).of("mohge")[2]
+    assert cell.figures["bits_per_byte"] == 2.13
+    assert cell.figures["bits_per_byte/code"] == pytest.approx(2.03)
+    assert cell.figures["tokens"] == 100 * 4096
+    assert cell.figures["seconds"] == 10  # 100 steps of 0.1 s
+    assert cell.figures["train_loss"] == pytest.approx(4.26)  # of the last tenth alone
+    assert cell.figures["share/0"] == 0.25
+    assert cell.figures["mean_width"] == (48 + 80 + 112 + 144) / 4
+    assert cell.figures["idle_experts"] == 0
+    assert cell.texts["widths"] == "48 80 112 144"
+    assert cell.texts["revision"] == "a3cd300aa5"
+
+
+def test_a_dense_model_uses_all_that_it_has(sweep):
+    figures = read_study(str(sweep)).of("dense")[1].figures
+    assert figures["active_measured"] == figures["active_expected"] == figures["total_parameters"]
+    assert figures["flops_measured"] == figures["flops_expected"]
+    assert "idle_experts" not in figures
+
+
+def test_data_tells_orders_apart_but_not_seeds_and_archs(sweep, tmp_path):
+    study = read_study(str(sweep))
+    assert len({cell.texts["data"] for cell in study.cells}) == 1
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    cell = study.of("moe")[1]
+    (copy / "cells" / cell.id / "data.json").write_text(json.dumps({"fingerprint": "other"}))
+    assert read_study(str(copy)).of("moe")[1].texts["data"] != cell.texts["data"]
+
+
+def test_arms_that_differ_in_one_number_are_a_family(sweep):
+    (family,) = read_study(str(sweep)).families
+    assert family.key == "loss.group_weight"
+    assert [arm for _, arm in family.levels] == ["none", "mohge", "much"]
+
+
+def test_the_table_says_what_the_folder_says(sweep, tmp_path):
+    study = read_study(str(sweep))
+    files = save_study(study, tmp_path / "study.csv")
+    assert [path.name for path in files] == ["study.csv", "study.json", "study.curves.csv"]
+    assert read_study(str(tmp_path / "study.csv")) == study
+    again = save_study(read_study(str(files[0])), tmp_path / "again/study.csv")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in files]
+
+
+def test_every_way_of_not_being_finished_is_told(sweep, tmp_path):
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    study = read_study(str(copy))
+    cells = copy / "cells"
+    ids = {(cell.arm, cell.seed): cell.id for cell in study.cells}
+    (cells / ids["moe", 1] / "status.json").write_text('{"state": "failed", "error": "a loss\\n of NaN"}')
+    (cells / ids["moe", 2] / "status.json").write_text('{"state": "running"}')
+    (cells / ids["moe", 3] / "budget.json").unlink()
+    shutil.rmtree(cells / ids["mohge", 1])
+    lines = [{"event": "start"}, {"event": "end", "status": 2, "reason": "no such corpus"}]
+    (cells / f"{ids['mohge', 1]}.attempts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    found = {(one.arm, one.seed): (one.state, one.reason) for one in read_study(str(copy)).unfinished}
+    assert found["moe", 1] == ("failed", "a loss of NaN")
+    assert found["moe", 2] == ("running", "")
+    assert found["moe", 3][0] == "damaged"
+    assert "budget.json is missing" in found["moe", 3][1]
+    assert found["mohge", 1] == ("failed", "no such corpus")
+    assert found["dense", 3] == ("not begun", "")
+
+
+def test_matched_widths_and_their_difference_are_kept(sweep, tmp_path):
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    path = copy / "cells" / read_study(str(copy)).of("moe")[1].id / "config.yaml"
+    text = path.read_text()
+    assert "  by: null\n" in text
+    path.write_text(
+        text.replace("  by: null\n", "  by: total\n").replace("difference: null", "difference: 0.001")
+    )
+    cell = read_study(str(copy)).of("moe")[1]
+    assert cell.texts["match"] == "total of mohge"
+    assert cell.figures["match_difference"] == 0.001
+
+
+def test_expected_figures_are_the_plans(sweep):
+    from fabricated_runs import train_config
+
+    planned = budget(train_config("model=nano", "arch=moe"))
+    figures = read_study(str(sweep)).of("moe")[1].figures
+    assert figures["total_parameters"] == planned.parameters.total
+    assert figures["flops_expected"] == planned.flops_per_token.train
+
+
+REFUSED = {
+    "nowhere": "sweep=.*nowhere is no sweep",
+    "empty": "sweep=.*empty is no sweep: give the folder of mohge-sweep",
+    "gone.csv": "gone.csv does not exist",
+    "bare.csv": "bare.json is not the plan of the sweep of bare.csv",
+    "columns.csv": "columns.csv has no column id",
+    "words.csv": "words.csv is damaged .the row of moe seed 1",
+    "arms.csv": "arms.csv has the arm other, which arms.json lacks",
+    "format": "has format 7, not mohge-sweep-1",
+    "unknown": "names the arm x, which it does not have: choose of moe",
+    "begun": "has no finished cell .moe seed 1 is not begun.: run mohge-sweep first",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_sweep_is_refused(name, sweep, tmp_path):
+    for folder in ("empty", "format"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "format/sweep.json").write_text('{"format": 7}')
+    write_plan(tmp_path / "unknown", {"moe": {"overrides": []}}, [1], baseline="x")
+    write_plan(tmp_path / "begun", {"moe": {"overrides": []}}, [1], baseline="moe")
+    table, plan, _ = save_study(read_study(str(sweep)), tmp_path / "study.csv")
+    for stem in ("columns", "words", "arms"):
+        shutil.copy(plan, tmp_path / f"{stem}.json")
+    text = table.read_text()
+    (tmp_path / "bare.csv").write_text(text)
+    (tmp_path / "columns.csv").write_text(text.replace("id,", "it,", 1))
+    (tmp_path / "words.csv").write_text(text.replace(",409600,", ",many,", 1))
+    (tmp_path / "arms.csv").write_text(text.replace("moe,1,", "other,1,", 1))
+    with pytest.raises(UserError, match=REFUSED[name]):
+        read_study(str(tmp_path / name))
