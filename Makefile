@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUTPUTS ?= outputs
 PORT ?= 5000
 
-.PHONY: setup train test lint ui clean help
+.PHONY: setup train test lint docs ui clean help
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -30,6 +30,9 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup  ## Make the HTML site of all documents in build/site
+	$(BIN)/python docs/site/build.py
 
 ui: setup  ## Open MLflow on the runs of OUTPUTS=outputs at PORT=5000, on this machine only
 	@$(BIN)/python -m callbacks.tracking.ui $(OUTPUTS) $(PORT)

@@ -150,12 +150,3 @@ def test_errors_are_shown_as_the_commands_print_them(command: str, sentence: str
     done = subprocess.run([script, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip() == sentence
-
-
-def test_links_between_documents_lead_somewhere():
-    broken = []
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
-            if not target.startswith(("http://", "https://")) and not (document.parent / target).exists():
-                broken.append(f"{document.name}: {target}")
-    assert broken == []
