@@ -20,7 +20,7 @@ COLOUR = "mlflow.runColor"
 
 _FILE = "mlflow.json"
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_RESULTS = ("comparison.json", "config.yaml", "overrides.json", "*.png")
+_RESULTS = ("comparison.json", "config.yaml", "overrides.json", "sweep.json", "*.png")
 
 
 def parent_run(client: MlflowClient, experiment: str, folder: Path, output_dir: Path) -> str:

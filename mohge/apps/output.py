@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from mohge.files import write_text_atomically
 
-_FILE_WIDTH = 110
+FILE_WIDTH = 110
 """Characters of a line that goes to a pipe or a file."""
 
 
@@ -37,4 +37,4 @@ def emit(
         console = Console()
         # A pipe or a file has no width: the one that rich assumes would cut wide tables. What must stay on
         # one line, such as a path that is to be copied, may be longer.
-        (console if console.is_terminal else Console(width=_FILE_WIDTH)).print(table(), crop=False)
+        (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table(), crop=False)

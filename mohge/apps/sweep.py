@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from rich.console import Console
 
+from mohge.apps.output import FILE_WIDTH
 from mohge.apps.resume import in_folder, override_key
 from mohge.apps.runner import run_app
 from mohge.config.paths import absolute_paths
@@ -40,6 +41,8 @@ def run(config: SweepConfig, overrides: list[str]) -> None:
         raise UserError(f"resume={config.resume}: a sweep continues when the same command is given again")
     plan, folder = planned(config, overrides), folder_of(config)
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     if config.show:
         progress = look(folder, plan)
         console.print(table(plan, progress), summary(progress), sep="\n")
@@ -82,6 +85,7 @@ def _work(config: SweepConfig, plan: Plan, folder: Path, console: Console) -> No
         cells=plan.runs,
         invocation=invocation,
         retry=config.retry,
+        presets=_own_presets(),
         lifeline=None if outlives else str(line),
     )
     with Signals() as signals, Display(folder, plan, console) as display:
@@ -101,6 +105,12 @@ def _work(config: SweepConfig, plan: Plan, folder: Path, console: Console) -> No
         raise Interrupted(f"{workers.place()} go on; show=true looks at them, scancel ends them", number)
     saved = "its cells save their states" if workers.alive else "its cells have saved their states"
     raise Interrupted(f"the sweep was interrupted: {saved}; the same command continues it", number)
+
+
+def _own_presets() -> str | None:
+    """The folder that --config-dir names: each run is a command of its own, and has to find them too."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def _give_results(config: SweepConfig, plan: Plan, progress: Progress, folder: Path) -> None:

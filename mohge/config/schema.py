@@ -7,6 +7,7 @@ A checkpoint stores the same content as a plain dict, and `typed` reads it back.
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal, TypeVar, dataclass_transform
 
@@ -455,6 +456,15 @@ class TrainConfig:
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step learns from."""
         return self.data.batch_sequences * self.data.context * self.trainer.accumulate
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a run: `trainer.max_steps`, or else `trainer.max_tokens` in whole steps."""
+        trainer = self.trainer
+        if trainer.max_steps is not None:
+            return trainer.max_steps
+        assert trainer.max_tokens is not None, "one is given: checked with the configuration"
+        return math.ceil(trainer.max_tokens / self.tokens_per_step)
 
 
 @config_class

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +58,21 @@ class Plan:
 
     @property
     def runs(self) -> list[Cell]:
-        """Cells of different ids."""
-        return list({cell.id: cell for cell in reversed(self.cells)}.values())[::-1]
+        """Cells of different ids, the first of each."""
+        found: dict[str, Cell] = {}
+        for cell in self.cells:
+            found.setdefault(cell.id, cell)
+        return list(found.values())
 
 
 def cell_id(config: TrainConfig) -> str:
-    """Hash of all that decides what a run does and records; equal for equal runs.
+    """Hash of `identity`."""
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """All that decides what a run does and records; equal for equal runs.
 
     Keys at the default of their class are left out, so that a key which a later version adds, with a default
     that changes nothing, does not make other cells of those that are done.
@@ -73,22 +81,12 @@ def cell_id(config: TrainConfig) -> str:
         config: resolved, with widths matched.
     """
     config = absolute_paths(config)
-    plain = TypeAdapter(type(config)).dump_python(
+    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(
         config, by_alias=True, mode="json", exclude_defaults=True, exclude=set(_SAME_RUN)
     )
     plain["data"].pop("cache_dir", None)
     plain["callbacks"].pop("progress", None)
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
-
-
-def steps_of(config: TrainConfig) -> int:
-    """Optimizer steps of a run."""
-    trainer = config.trainer
-    if trainer.max_steps is not None:
-        return trainer.max_steps
-    assert trainer.max_tokens is not None, "one is given: checked with the configuration"
-    return math.ceil(trainer.max_tokens / config.tokens_per_step)
+    return plain
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -125,7 +123,7 @@ def read_plan(folder: Path) -> Plan:
     except (KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged: start the sweep again, which writes it anew") from error
+        raise UserError(f"{path} is damaged: delete it, and give the command of the sweep again") from error
 
 
 def beside_the_plan(folder: Path, plan: Plan) -> int:

@@ -18,7 +18,7 @@ from mohge.config.schema import TrainConfig
 from mohge.config.sweep_schema import Scalar, SweepConfig, SweepPlanConfig
 from mohge.config.targets import check_data
 from mohge.errors import UserError
-from mohge.sweep.cells import Cell, Plan, cell_id, steps_of
+from mohge.sweep.cells import Cell, Plan, cell_id
 
 _OF_THE_SWEEP = ("sweep", "launcher", "workers", "retry", "show", "slurm", "paths.run_dir")
 _LENGTHS = ("trainer.max_steps", "trainer.max_tokens")  # a length in one unit replaces that in the other
@@ -67,7 +67,7 @@ def planned(config: SweepConfig, overrides: Sequence[str]) -> Plan:
                 arm=arm.name,
                 seed=seed,
                 name=f"{run.logger.run_name or run.model.name}-{arm.name}-seed{seed}",
-                steps=steps_of(run),
+                steps=run.steps,
                 overrides=[*arm_overrides, f"seed={seed}"],
             )
     return Plan(

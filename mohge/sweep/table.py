@@ -114,8 +114,8 @@ def summary(progress: Progress) -> str:
 def _cell(cell: CellProgress) -> Text:
     if cell.state == "finished":
         words = "done" if cell.best is None else f"{cell.best:.4f}"
-    elif cell.state in ("running", "stopped"):
-        words = f"{cell.state} {math.floor(100 * cell.share)}%"
+    elif cell.state == "running":
+        words = f"at {math.floor(100 * cell.share)}%"
     else:
         words = cell.state
     return Text(words, style=_STYLES[cell.state])

@@ -45,6 +45,8 @@ class Job:
     """Name of the call of mohge-sweep."""
     retry: bool
     """Whether cells that have failed are tried again."""
+    presets: str | None
+    """Folder of the user's own presets, --config-dir of the command."""
     lifeline: str | None
     """File whose lock somebody holds as long as the worker is wanted; None for a worker that outlives all."""
 
@@ -167,6 +169,7 @@ def _arguments(job: Job, cell: Cell, files: CellFolder) -> list[str]:
     if run.exists:
         return [f"resume={quoted(run.path)}"]
     return [
+        *(["--config-dir", job.presets] if job.presets is not None else []),
         *cell.overrides,
         f"paths.run_dir={quoted(run.path)}",
         f"logger.group={quoted(job.folder)}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import warnings
 from collections.abc import Sequence
@@ -97,7 +96,7 @@ def train(
         mesh = build_mesh(mesh_sizes(config), device.type) if rank.world > 1 else None
         barrier()
         wait_at_most(config.parallel.timeout)
-        max_steps = steps_of(config)
+        max_steps = config.steps
         module = LanguageModule(config, run, max_steps, mesh, checkpoint)
         plugins: list[Any] = [VerifiedCheckpointIO()]
         trainer = pl.Trainer(
@@ -185,15 +184,6 @@ def _check_native(config: TrainConfig, device: torch.device) -> None:
             raise UserError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
 
 
-def steps_of(config: TrainConfig) -> int:
-    """Optimizer steps of a run: `trainer.max_steps`, or else `trainer.max_tokens` in whole steps."""
-    trainer = config.trainer
-    if trainer.max_steps is not None:
-        return trainer.max_steps
-    assert trainer.max_tokens is not None, "one is given: checked with the configuration"
-    return math.ceil(trainer.max_tokens / config.tokens_per_step)
-
-
 def _callbacks(config: TrainConfig, names: Sequence[str]) -> list[Callback]:
     settings = config.callbacks
     return [
@@ -235,10 +225,9 @@ def _find_checkpoint(config: TrainConfig, run: RunFolder) -> Path | None:
     for sentence in damaged:
         log.warning("%s; using %s", sentence, path)
     step = step_of(path) if path else 0
-    if step > steps_of(config):
+    if step > config.steps:
         raise UserError(
-            f"trainer.max_steps={steps_of(config)} is before step {step}, where {run.path} is: "
-            "give at least that"
+            f"trainer.max_steps={config.steps} is before step {step}, where {run.path} is: give at least that"
         )
     log.info("continuing %s from step %d", run.path, step)
     return path

@@ -1,0 +1,67 @@
+"""Whoever starts the workers, they do the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from fake_cells import cell, job
+
+from mohge.config.sweep_schema import SlurmConfig
+from mohge.errors import UserError
+from mohge.sweep.attempts import CellFolder
+from mohge.sweep.launchers import InJoblib, Launched, Local, Submitted
+from mohge.sweep.worker import TRAIN, Job
+
+
+def unnoted(folder: Path) -> Job:
+    """A cell that is done, whose end a worker notes: the least that one can do."""
+    run = folder / "cells" / "one"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text(json.dumps({"state": "finished"}))
+    return job(folder, cell("one"))
+
+
+def finish(workers: Launched, folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while workers.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (noted,) = CellFolder(folder / "cells", "one").attempts()
+    assert (noted.event, noted.status) == ("end", 0)
+    assert noted.worker.rpartition(":")[2] != str(os.getpid())
+
+
+def test_processes_of_this_machine(tmp_path):
+    finish(Local(unnoted(tmp_path), workers=2, threads=1), tmp_path)
+
+
+@pytest.mark.slow
+def test_joblib(tmp_path):
+    finish(InJoblib(unnoted(tmp_path), workers=1, threads=1), tmp_path)
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit(tmp_path):
+    """In its executor for this machine, which takes the same settings as SLURM's."""
+    pytest.importorskip("submitit")
+    settings = SlurmConfig(minutes=1, cpus=1, memory=1, partition="debug")
+    workers = Submitted(settings, unnoted(tmp_path), workers=1, cluster="local")
+    finish(workers, tmp_path)
+    assert workers.outlive
+    assert workers.place().startswith("jobs ")
+
+
+def test_slurm_is_asked_for_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"launcher=slurm needs SLURM, and there is no sbatch here"):
+        Submitted(SlurmConfig(), unnoted(tmp_path), workers=2)
+
+
+def test_cells_are_trained_by_mohge_train(tmp_path):
+    done = subprocess.run([*TRAIN, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "mohge-train [group=choice ...]" in done.stdout

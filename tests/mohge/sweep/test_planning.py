@@ -1,0 +1,230 @@
+"""A plan becomes cells, each named by what it does; what cannot work is refused before anything runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from composing import composed
+from fabricated_runs import train_config
+from hydra import initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from mohge.config.load import group_choices, known_keys, typed
+from mohge.config.sweep_schema import SweepConfig
+from mohge.errors import UserError
+from mohge.sweep.cells import Cell, Plan, beside_the_plan, identity, read_plan, write_plan
+from mohge.sweep.planning import folder_of, planned
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "overrides": ["model=nano", "trainer.max_steps=10"],
+    "arms": {"moe": ["arch=moe"], "mohge": ["arch=mohge"]},
+    "seeds": [1, 2],
+    "baseline": "moe",
+}
+
+ONE = {**SMALL, "arms": {"moe": ["arch=moe"]}, "seeds": [1]}
+
+
+def plan_of(sweep: dict[str, Any], overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a sweep file with this content, called with these overrides."""
+    tree = _tree(tuple(overrides)).copy()
+    tree.sweep = sweep
+    with initialize_config_module("conf", version_base="1.3"):
+        return planned(typed(SweepConfig, tree), list(overrides))
+
+
+@functools.cache
+def _tree(overrides: tuple[str, ...]) -> DictConfig:
+    return composed(*overrides, config_name="sweep")
+
+
+def ids(sweep: dict[str, Any], *overrides: str) -> dict[tuple[str, int], str]:
+    return {(cell.arm, cell.seed): cell.id for cell in plan_of(sweep, overrides).cells}
+
+
+@pytest.mark.parametrize("sweep", group_choices("sweep"))
+def test_every_sweep_that_comes_with_the_package_can_be_planned(sweep):
+    config = typed(SweepConfig, composed(f"sweep={sweep}", config_name="sweep"))
+    assert config.sweep.name == sweep
+    with initialize_config_module("conf", version_base="1.3"):
+        plan = planned(config, [f"sweep={sweep}"])
+    assert len(plan.cells) == len(plan.arms) * len(plan.seeds)
+    assert len(plan.runs) > 1
+
+
+def test_yaml_files_mention_every_key():
+    tree = composed(config_name="sweep")
+    keys = (key for key in known_keys(SweepConfig) if not key.startswith("comparison."))
+    assert [key for key in keys if OmegaConf.select(tree, key, default="absent") == "absent"] == []
+
+
+def test_cells_are_listed_seed_by_seed_with_what_mohge_train_is_called_with():
+    plan = plan_of(SMALL, ["optim.lr=1e-3", "workers=2", "paths.run_dir=x", "sweep=smoke"])
+    assert [(cell.arm, cell.seed) for cell in plan.cells] == [
+        ("moe", 1),
+        ("mohge", 1),
+        ("moe", 2),
+        ("mohge", 2),
+    ]
+    shared = ["optim.lr=1e-3", "model=nano", "trainer.max_steps=10"]
+    assert plan.overrides == shared
+    assert plan.cells[1].overrides == [*shared, "arch=mohge", "seed=1"]
+    assert plan.cells[1].name == "nano-mohge-seed1"
+    assert plan.cells[1].steps == 10
+    assert len({cell.id for cell in plan.cells}) == 4
+    assert all(len(cell.id) == 16 and set(cell.id) <= set("0123456789abcdef") for cell in plan.cells)
+
+
+def test_a_grid_makes_an_arm_of_every_combination():
+    grid = {"optim.lr": [0.001, 3e-5], "optim.schedule": ["cosine", "wsd"], "trainer.clip": [None]}
+    arms = {"mohge": ["arch=mohge"]}
+    plan = plan_of({**SMALL, "arms": arms, "grid": grid, "baseline": "mohge lr=0.001 schedule=wsd clip=null"})
+    assert len(plan.arms) == 4
+    assert plan.arms["mohge lr=3e-05 schedule=wsd clip=null"] == {
+        "overrides": ["arch=mohge", "optim.lr=3e-05", "optim.schedule=wsd", "trainer.clip=null"],
+        "factors": {"optim.lr": "3e-05", "optim.schedule": "wsd", "trainer.clip": "null"},
+        "of": "mohge",
+    }
+    assert len({cell.id for cell in plan.cells}) == 8
+
+
+def test_keys_of_one_last_part_are_written_in_full():
+    grid = {"loss.group_weight": [0.1], "callbacks.routing": [None], "model.tied_head": [True]}
+    plan = plan_of(
+        {
+            **SMALL,
+            "arms": {"a": []},
+            "grid": grid,
+            "baseline": "a group_weight=0.1 routing=null tied_head=true",
+        }
+    )
+    assert list(plan.arms) == [plan.baseline]
+    grid = {"data.context": [64], "model.context": [64]}
+    sweep = {**SMALL, "arms": {"a": []}, "grid": grid, "baseline": "a data.context=64 model.context=64"}
+    assert list(plan_of(sweep).arms) == ["a data.context=64 model.context=64"]
+
+
+def test_the_command_line_replaces_what_the_plan_sets_for_every_cell():
+    plan = plan_of(ONE, ["trainer.max_tokens=8192", "model.layers=2"])
+    assert plan.overrides == ["trainer.max_tokens=8192", "model.layers=2", "model=nano"]
+    assert {cell.steps for cell in plan.cells} == {2}  # of 16 sequences of 256 tokens
+
+
+def test_an_id_tells_what_a_run_does_not_where_it_is_or_what_it_is_called():
+    known = ids(ONE)
+    places = ("paths.output_dir=elsewhere", "paths.cache_dir=cache", "logger=csv", "callbacks.progress=null")
+    assert ids({**ONE, "arms": {"moe": ["arch=moe", "arch_name=mine"]}}, *places) == known
+    assert ids(ONE, "trainer.max_steps=11") != known
+
+
+def test_keys_that_a_later_version_adds_change_no_id():
+    """What is at its class's default does not count, and every key that is added has one."""
+    config = train_config("arch=loss_free", "router.bias_rate=0", "loss.scope=global_batch", "callbacks=none")
+    found = identity(config)
+    assert found["router"] == {"kind": "top_k", "expert_top_k": config.router.expert_top_k}
+    assert found["loss"] == {"scope": "global_batch"}
+    assert found["callbacks"] == {}
+
+
+def test_arms_of_equal_configurations_share_their_runs():
+    arms = {**SMALL["arms"], "again": ["arch=mohge", "loss.group_start=0.5"]}
+    plan = plan_of({**SMALL, "arms": arms})
+    by_arm = {(cell.arm, cell.seed): cell.id for cell in plan.cells}
+    assert by_arm["again", 1] == by_arm["mohge", 1] != by_arm["mohge", 2]
+    assert [cell.arm for cell in plan.runs] == ["moe", "mohge"] * 2
+
+
+def test_matched_widths_make_other_cells_and_the_wish_alone_does_not():
+    arms = {
+        "moe": ["arch=moe"],
+        "shrunk": ["arch=moe", "match=total"],
+        "itself": ["arch=mohge", "match=total"],
+    }
+    arms["mohge"] = ["arch=mohge"]
+    found = ids({**SMALL, "arms": arms, "seeds": [1]})
+    assert found["moe", 1] != found["shrunk", 1]
+    assert found["itself", 1] == found["mohge", 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "sentence"),
+    [
+        ({}, ["seed=3"], "seed=3 contradicts the sweep, whose cells have sweep.seeds"),
+        ({}, ["arch=moe"], "arch=moe contradicts arm moe, which sets the same"),
+        ({}, ["experiment=quickstart"], "arm moe is a comparison of several runs"),
+        ({}, ["loss.group_weight=1"], "arm moe: loss.group_weight=1.0 needs router.kind=two_level"),
+        ({"arms": {"moe": ["arch=moa"]}}, [], "arm moe: arch=moa is not a choice: choose one of"),
+        ({"arms": {"moe": ["optim.lrr=1"]}}, [], "arm moe: unknown key optim.lrr; did you mean optim.lr?"),
+        (
+            {"arms": {"moe": ["data.path=x"]}},
+            [],
+            "arm moe: data.path=x has no effect with data=python_stdlib",
+        ),
+        ({"overrides": ["paths.run_dir=x"]}, [], "paths.run_dir=x cannot be set for a cell"),
+        ({"overrides": ["arch=moe"]}, [], "arch=moe contradicts arm moe"),
+        (
+            {"grid": {"arch": ["moe"]}, "baseline": "moe arch=moe"},
+            [],
+            "arch=moe of arm moe contradicts sweep.grid",
+        ),
+        ({"grid": {"seed": [1]}, "baseline": "moe seed=1"}, [], "seed=1 contradicts the sweep"),
+        (
+            {"grid": {"optim.lr": [1e-3, 0.001]}, "baseline": "moe lr=0.001"},
+            [],
+            "sweep.grid.optim.lr has 0.001 twice",
+        ),
+        ({"seeds": [1, 1]}, [], "sweep.seeds has 1 twice"),
+        ({"baseline": "dense"}, [], "sweep.baseline=dense is not among the arms: choose one of moe"),
+        ({"contrasts": {"x": [["moe", "hmoe"]]}}, [], "sweep.contrasts.x names hmoe, which is no arm"),
+        ({"arms": {}}, [], "sweep.arms"),
+        ({"name": "../up"}, [], "sweep.name"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_sentence(change, overrides, sentence):
+    with pytest.raises(UserError) as refused:
+        plan_of({**ONE, **change}, overrides)
+    assert sentence in str(refused.value)
+
+
+def test_the_folder_is_named_by_the_sweep_or_given(tmp_path):
+    config = typed(SweepConfig, composed(f"paths.output_dir={tmp_path}", config_name="sweep"))
+    assert folder_of(config) == tmp_path / "sweeps" / "smoke"
+    config = typed(SweepConfig, composed(f"paths.run_dir={tmp_path}/mine", config_name="sweep"))
+    assert folder_of(config) == tmp_path / "mine"
+
+
+def test_the_plan_is_kept_in_the_folder(tmp_path):
+    plan = plan_of({**ONE, "contrasts": {"sizes": [["moe", "moe"]]}})
+    write_plan(tmp_path, plan)
+    assert read_plan(tmp_path) == plan
+    plain = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert plain["format"] == "mohge-sweep-1"
+    assert plain["contrasts"] == {"sizes": [["moe", "moe"]]}
+    assert plain["cells"][0].keys() >= {"id", "arm", "seed", "overrides"}
+
+
+def test_runs_that_another_plan_left_are_counted(tmp_path):
+    plan = Plan("a", "x", [1], [], {}, {}, [Cell("0" * 16, "x", 1, "x", 1, [])])
+    for name in ("0" * 16, "1" * 16, "2" * 16):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        (tmp_path / "cells" / f"{name}.log").touch()
+    assert beside_the_plan(tmp_path, plan) == 2
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    plan = Plan("a", "x", [1], [], {}, {}, [])
+    other, run, damaged = (tmp_path / name for name in ("other", "run", "damaged"))
+    write_plan(other, Plan("b", "x", [1], [], {}, {}, []))
+    for folder, name in ((run, "config.yaml"), (damaged, "sweep.json")):
+        folder.mkdir()
+        (folder / name).write_text("{")
+    for folder, sentence in ((other, "holds the sweep b"), (run, "holds a run"), (damaged, "is damaged")):
+        with pytest.raises(UserError, match=sentence):
+            write_plan(folder, plan)
+    with pytest.raises(UserError, match=r"sweep\.json is missing"):
+        read_plan(tmp_path / "nothing")
