@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 import multiprocessing
 import os
 import resource
@@ -17,6 +19,8 @@ from pathlib import Path
 _FORKS = multiprocessing.get_context("forkserver")
 # What takes seconds to import is imported once, in the process that the forks come from.
 _FORKS.set_forkserver_preload(["mohge.training.run", "datamodules.text", "callbacks"])
+_MODULES = {"mohge-lm-eval": "evaluation.harness.command_line"}
+"""Of commands that are not in mohge.apps."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Finished:
     stdout: str
     stderr: str
     cpu_seconds: float = 0.0
+    imported: frozenset[str] = frozenset()
+    """Modules, of a command that `run_light` ran."""
 
 
 def run_command(
@@ -67,6 +73,46 @@ def run_command(
     return Finished(done.returncode, done.stdout, done.stderr, seconds)
 
 
+def run_light(
+    name: str, arguments: Sequence[str], cwd: Path, environment: dict[str, str] | None = None
+) -> Finished:
+    """Run a command that ought to end before it imports anything heavy, as `run_command` but sooner.
+
+    It is forked from a process that has imported what all commands begin with; that start-up counts as CPU
+    seconds of each.
+    """
+    server = _light_server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder)
+        request = {
+            "module": _module(name),
+            "arguments": list(arguments),
+            "cwd": str(cwd),
+            "outputs": folder,
+            "environment": environment or {},
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status, seconds = json.loads(server.stdout.readline())
+        stdout, stderr = ((outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        imported = json.loads((outputs / "modules").read_text(encoding="utf-8"))
+    return Finished(status, stdout, stderr, seconds, frozenset(imported))
+
+
+@functools.cache
+def _light_server() -> subprocess.Popen[str]:
+    """Of this test process: it ends with its input."""
+    # -P: this folder has packages of tests that are named as those tested.
+    program = [sys.executable, "-P", Path(__file__).with_name("light_server.py")]
+    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _module(command: str) -> str:
+    return _MODULES.get(command, f"mohge.apps.{command.removeprefix('mohge-')}")
+
+
 class Forked:
     """A command in a process forked from one that has imported everything: it starts at once."""
 
@@ -75,9 +121,8 @@ class Forked:
     ) -> None:
         """As `run_command`; it runs until `wait`. The limit also counts for what the command prints."""
         self._outputs = Path(tempfile.mkdtemp(dir=cwd.parent, prefix="output-"))
-        module = f"mohge.apps.{name.removeprefix('mohge-')}"
         self._process = _FORKS.Process(
-            target=_main, args=(module, list(arguments), cwd, self._outputs, file_limit)
+            target=_main, args=(_module(name), list(arguments), cwd, self._outputs, file_limit)
         )
         self._process.start()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from hydra import compose, initialize_config_module
+from composing import composed
 
 from mohge.budget import budget
 from mohge.config.load import as_dict, typed
@@ -13,8 +13,7 @@ from mohge.config.schema import TrainConfig
 
 
 def train_config(*overrides: str) -> TrainConfig:
-    with initialize_config_module("conf", version_base="1.3"):
-        return typed(TrainConfig, compose("train", overrides=list(overrides)))
+    return typed(TrainConfig, composed(*overrides))
 
 
 def write_run(folder: Path, *overrides: str, steps: int = 200, tokens_per_step: int = 4096) -> Path:

@@ -66,7 +66,7 @@ def test_it_is_new() -> None:
 def test_its_own_tests_pass() -> None:
     module = importlib.import_module("test_my_routers")
     tests = [test for name, test in inspect.getmembers(module) if name.startswith("test_")]
-    assert len(tests) == 3
+    assert len(tests) == 4
     for test in tests:
         test()
 

@@ -18,7 +18,7 @@ from mohge.config.matching import matched
 from mohge.config.paths import absolute_paths
 from mohge.config.run_names import as_arm
 from mohge.config.schema import TrainConfig
-from mohge.config.targets import build, check_data
+from mohge.config.targets import build, check_data, check_router
 from mohge.errors import Interrupted, UserError
 from mohge.training.run_folder import RunFolder
 
@@ -44,6 +44,7 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
     arms = {name: compose_arm(config, overrides, name, folder) for name in comparison.arms}
     for arm in arms.values():
         check_data(arm.data)
+        check_router(arm.router)
     if config.resume is None:
         parent.write_config(as_dict(config))
         parent.write_json("overrides.json", overrides)

@@ -14,6 +14,7 @@ from mohge.budget import budget
 from mohge.budget_table import render
 from mohge.config.matching import describe_match
 from mohge.config.plan_schema import PlanConfig
+from mohge.config.targets import check_router
 from mohge.parallel.rank_plan import rank_plan
 from mohge.parallel.rank_table import render_ranks
 
@@ -26,6 +27,7 @@ def run(config: PlanConfig, overrides: list[str]) -> None:
     if config.replay is not None:
         _replay(config.replay, config)
         return
+    check_router(config.router)
     cost, mesh = budget(config), rank_plan(config)
     result: dict[str, Any] = cost.as_dict()
     if mesh.sizes.world > 1:

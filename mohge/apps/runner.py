@@ -32,6 +32,8 @@ C = TypeVar("C", bound=TrainConfig)
 T = TypeVar("T")
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_NO_BEST = "No trials are completed yet"
+"""What Optuna says where every run of a search has failed."""
 _PAGE = 110
 """Characters of a line of --help."""
 
@@ -81,8 +83,8 @@ def run_app(config_name: str, schema: type[C], run: Callable[[C, list[str]], flo
     def all_runs() -> None:
         try:
             task()
-        except ValueError:
-            if not statuses or min(statuses) == 0:
+        except ValueError as error:
+            if not statuses or min(statuses) == 0 or _NO_BEST not in str(error):
                 raise
             # Each run has told why it failed: that a search has no best one then is no further news.
 

@@ -86,6 +86,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) -> str:
     """One sentence for an error of composition."""
     text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file == "hydra/sweeper/optuna":
+        return "hydra/sweeper=optuna needs the extra optuna: pip install 'mohge[optuna]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.partition("/")
         options = sorted({*group_choices(group), *map(str, error.options or ())})

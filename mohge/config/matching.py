@@ -63,7 +63,7 @@ def matched(config: C) -> C:
             f"match.by={match.by} match.to={match.to} finds no widths for arch={config.arch_name}: the "
             f"nearest, experts.widths={list(nearest.widths)} experts.shared_width={nearest.shared_width}, "
             f"differ by {difference(nearest):+.2%} in {name}, and more than {MATCHED:.1%} is not matched; "
-            "choose other numbers of experts"
+            "choose other numbers of experts, or other shared experts"
         )
     found = dataclasses.replace(match, difference=round(difference(best), 6))
     result = dataclasses.replace(config, experts=best, match=found)
@@ -143,10 +143,10 @@ def _nearest(wanted: float, step: int) -> Iterator[int]:
 
 
 def _scaled(widths: Sequence[int], mean: float, new_mean: int, step: int) -> tuple[int, ...] | None:
-    """Widths around a new mean, in proportion; None if one would vanish.
+    """Widths around a new mean, in proportion; None if one would vanish, or different ones become equal.
 
     Distances from the mean are rounded, not widths: so what is symmetric stays symmetric.
     """
     scale = new_mean / mean
     found = tuple(new_mean + step * round(scale * (width - mean) / step) for width in widths)
-    return found if min(found) >= step else None
+    return found if min(found) >= step and len(set(found)) == len(set(widths)) else None

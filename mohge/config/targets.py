@@ -23,12 +23,7 @@ def build(key: str, target: str, *arguments: object, field: str = "_target_") ->
     Raises:
         UserError: it cannot be imported, or is not called like this.
     """
-    try:
-        found = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{key}.{field}={target} cannot be imported ({error}): give the path of a class or function"
-        ) from error
+    found = resolve(key, target, field)
     try:
         inspect.signature(found).bind(*arguments)
     except (TypeError, ValueError) as error:
@@ -38,6 +33,25 @@ def build(key: str, target: str, *arguments: object, field: str = "_target_") ->
             "made for this"
         ) from error
     return found(*arguments)
+
+
+def resolve(key: str, target: str, field: str = "_target_") -> Any:
+    """The class or function that `target` names.
+
+    Args:
+        key: group of the configuration, for messages.
+        target: dotted import path.
+        field: of the group.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{key}.{field}={target} cannot be imported ({error}): give the path of a class or function"
+        ) from error
 
 
 def check_data(config: DataConfig) -> None:

@@ -125,6 +125,8 @@ class Router(nn.Module):
         chosen = probability_TE.gather(1, ids)
         if self.config.expert_weighting == "post_softmax":
             return ids, chosen.softmax(dim=1)
+        if self.config.selection_bias_rate:  # all of them may have underflown
+            return ids, logits_TE.gather(1, ids).softmax(dim=1)
         return ids, chosen / chosen.sum(dim=1, keepdim=True)
 
     def _two_level(self, logits_TE: Tensor, group_logits_TG: Tensor) -> Tensor:

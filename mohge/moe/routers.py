@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mohge.config.schema import ExpertsConfig, RouterConfig
-from mohge.config.targets import build
+from mohge.config.targets import build, resolve
 from mohge.errors import UserError
 from mohge.moe.decision import RoutingDecision
 
@@ -136,12 +136,18 @@ def top_k_route(
     elif selection != "joint":
         raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
     chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
-    if bias_E is not None:
-        chosen_TK = probability_TE.gather(1, expert_ids_TK)
+    if bias_E is None:
+        weights_TK = _expert_weights(chosen_TK, expert_weighting)
+    elif expert_weighting == "renormalize":
+        # The same as dividing probabilities by their sum, which may have underflown: a bias can choose
+        # experts far from the most probable one.
+        weights_TK = expert_logits_TE.gather(1, expert_ids_TK).softmax(dim=1)
+    else:
+        weights_TK = _expert_weights(probability_TE.gather(1, expert_ids_TK), expert_weighting)
     group_mask_TG = torch.zeros(T, num_groups, dtype=torch.bool, device=expert_logits_TE.device)
     return RoutingDecision(
         expert_ids_TK=expert_ids_TK,
-        weights_TK=_expert_weights(chosen_TK, expert_weighting),
+        weights_TK=weights_TK,
         expert_logits_TE=expert_logits_TE,
         joint_probability_TE=probability_TE,
         group_weights_TG=probability_TE.view(T, num_groups, N).sum(dim=2),
@@ -253,12 +259,13 @@ def build_router(router: RouterConfig, experts: ExpertsConfig, d_model: int) -> 
     arguments = (d_model, experts.num_groups, experts.per_group, router)
     if router.target is None:
         return of_kind(*arguments)
-    made: object = build("router", router.target, *arguments)
-    if not isinstance(made, of_kind):
+    found = resolve("router", router.target)
+    if not (isinstance(found, type) and issubclass(found, of_kind)):
         raise UserError(
-            f"router._target_={router.target} makes no {of_kind.__name__}, as router.kind={router.kind} "
-            f"needs: derive the class from mohge.moe.routers.{of_kind.__name__}"
+            f"router._target_={router.target} is no {of_kind.__name__}, as router.kind={router.kind} needs: "
+            f"derive the class from mohge.moe.routers.{of_kind.__name__}"
         )
+    made: TwoLevelRouter | TopKRouter = build("router", router.target, *arguments)
     rows = experts.num_experts + (experts.num_groups if router.kind == "two_level" else 0)
     weights = sum(parameter.numel() for parameter in made.parameters())
     if weights != rows * d_model:  # what budgets, and so tables and matched widths, count

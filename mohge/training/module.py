@@ -198,7 +198,7 @@ class LanguageModule(pl.LightningModule):
         )
         if self._rank_load is not None:
             self._rank_load.add(self.step_counts.expert_LE, self.step_counts.tokens)
-        if self.config.router.bias_rate:
+        if self.config.router.bias_rate:  # by counts of this rank, which a record sums in place
             self._move_biases()
         if self.recording:
             if self._rank_load is not None:

@@ -207,7 +207,7 @@ def test_lm_evals_own_command_line_finds_the_same(folder: Path) -> None:
     arguments = ["--model", "mohge", "--model_args", "checkpoint=run", "--tasks", f"{CHOICE},{WORD}"]
     flags = ["--include_path", "cache/invented/tasks", "--limit", "6", "--num_fewshot", "1"]
     written = ["--log_samples", "--output_path", "theirs", "--batch_size", "auto"]
-    finished = run_command("mohge-lm-eval", [*arguments, *flags, *written], folder)
+    finished = run_forked("mohge-lm-eval", [*arguments, *flags, *written], folder)
     assert finished.status == 0, finished.stderr
     assert "|invented" in finished.stdout.replace(" ", "").lower()
     (file,) = (folder / "theirs").rglob("results_*.json")
@@ -234,6 +234,6 @@ def test_lm_evals_own_command_line_finds_the_same(folder: Path) -> None:
 
 def test_lm_evals_command_line_refuses_a_model_that_is_not_there(folder: Path) -> None:
     arguments = ["--model", "mohge", "--model_args", "checkpoint=nowhere", "--tasks", CHOICE]
-    finished = run_command("mohge-lm-eval", [*arguments, "--include_path", "cache/invented/tasks"], folder)
+    finished = run_forked("mohge-lm-eval", [*arguments, "--include_path", "cache/invented/tasks"], folder)
     assert finished.status == 2
     assert finished.stderr.splitlines()[-1].startswith("error: checkpoint=nowhere does not exist")

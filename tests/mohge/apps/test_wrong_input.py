@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
-from commands import run_command
+from commands import run_light
 from refusals import assert_refused, contents
 
 CONFIG_SECONDS = 2.0
@@ -48,7 +47,7 @@ CONFIG_MISTAKES = [
     (
         "mohge-train",
         "arch=mohgee",
-        ["arch=mohgee", "dense, moe, mohge", "did you mean mohge?"],
+        ["arch=mohgee", "deepseek, dense, ", "did you mean mohge?"],
     ),
     ("mohge-train", "experiment=quickstrat", ["experiment=quickstrat", "did you mean quickstart?"]),
     ("mohge-plan", "model=huge", ["model=huge", "nano", "tiny"]),
@@ -143,12 +142,7 @@ def assert_refused_early(
 ) -> None:
     before = contents(folder)
     cache = [] if command == "mohge-plan" or "cache_dir" in overrides else ["paths.cache_dir=cache"]
-    finished = run_command(
-        command,
-        [*overrides.split(), *cache],
-        folder,
-        environment=environment | {"PYTHONPROFILEIMPORTTIME": "1"},
-    )
+    finished = run_light(command, [*overrides.split(), *cache], folder, environment)
     assert_refused(finished, fragments)
     if "-m" in overrides:
         shutil.rmtree(folder / "outputs" / "multirun")  # Hydra's own notes of a multirun
@@ -156,7 +150,6 @@ def assert_refused_early(
     assert contents(folder) == before
     assert not (folder / "cache").exists()
     assert finished.cpu_seconds < CONFIG_SECONDS
-    imported = set(re.findall(r"\| +([\w.]+)$", finished.stderr, flags=re.MULTILINE))
-    assert "mohge.config.schema" in imported, "the profile of imports works"
+    assert "mohge.config.schema" in finished.imported, "the list of imports works"
     starts_processes = "multiprocessing.popen_forkserver"
-    assert imported.isdisjoint({"torch", "lightning", "mlflow", "datasets", starts_processes})
+    assert finished.imported.isdisjoint({"torch", "lightning", "mlflow", "datasets", starts_processes})

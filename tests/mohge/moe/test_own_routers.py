@@ -47,9 +47,9 @@ def test_the_named_class_is_built(kind: str, own: type[nn.Module]) -> None:
     ("kind", "name", "message"),
     [
         ("top_k", "Nothing", r"router\._target_=.*Nothing cannot be imported"),
-        ("top_k", "EXPERTS", r"EXPERTS cannot be called with \(int, int, int, RouterConfig\)"),
-        ("top_k", "NoRouter", "makes no TopKRouter, as router.kind=top_k needs: derive the class from"),
-        ("two_level", "Own", "makes no TwoLevelRouter"),
+        ("top_k", "EXPERTS", "EXPERTS is no TopKRouter"),
+        ("top_k", "NoRouter", "is no TopKRouter, as router.kind=top_k needs: derive the class from"),
+        ("two_level", "Own", "is no TwoLevelRouter"),
         ("top_k", "WithOneMore", "has 97 weights, and budgets count the 96 of router.kind=top_k"),
     ],
 )

@@ -217,3 +217,11 @@ def test_the_parameter_penalty_of_one_width_is_the_switch_loss(seed: int, width:
     probability_TE, mask_TE = decision.joint_probability_TE, decision.expert_mask_TE
     penalty = parameter_penalty(probability_TE, mask_TE, torch.full((6,), float(width)))
     torch.testing.assert_close(penalty, switch_balance_loss(probability_TE, mask_TE), rtol=1e-12, atol=0)
+
+
+def test_weights_of_improbable_experts_that_a_bias_has_chosen_are_finite():
+    logits = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    decision = top_k_route(logits, num_groups=1, expert_top_k=2, bias_E=torch.tensor([-2.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(decision.weights_TK, torch.full((1, 2), 0.5))
+    decision.weights_TK[0, 0].backward()
+    assert logits.grad.isfinite().all()
