@@ -41,14 +41,17 @@ def matched(config: C) -> C:
     up the difference. A dense model has only these. It needs Hydra initialised, as it is in every command.
 
     Args:
-        config: checked; `match.difference` is not looked at.
+        config: checked, and not matched before.
 
     Raises:
-        UserError: the reference is no preset at this size, or no rounded widths come within `MATCHED`.
+        UserError: `match.difference` is given, the reference is no preset at this size, or no rounded widths
+            come within `MATCHED`.
     """
     match = config.match
     if match.by is None:
         return config
+    if match.difference is not None:
+        raise UserError(f"match.difference={match.difference} is found, not given: leave it out")
     name, cost_in = COSTS[match.by]
     target = cost_in(budget(_reference(config)))
 

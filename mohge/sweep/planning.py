@@ -16,7 +16,7 @@ from mohge.config.load import explain_hydra, typed
 from mohge.config.matching import matched
 from mohge.config.schema import TrainConfig
 from mohge.config.sweep_schema import Scalar, SweepConfig, SweepPlanConfig
-from mohge.config.targets import check_data
+from mohge.config.targets import check_data, check_router
 from mohge.errors import UserError
 from mohge.sweep.cells import Cell, Plan, cell_id
 
@@ -162,6 +162,7 @@ def _composed(arm: str, overrides: list[str]) -> TrainConfig:
     try:
         config = matched(typed(TrainConfig, compose("train", overrides=overrides)))
         check_data(config.data)
+        check_router(config.router)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"arm {arm}: {explain_hydra(error, TrainConfig)}") from error
     except UserError as error:

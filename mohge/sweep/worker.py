@@ -30,6 +30,8 @@ TRAIN = (sys.executable, "-m", "mohge.apps.train")
 _POLL = 0.2  # seconds between looks at a running cell and at who wants this worker to stop
 _WAIT = 1.0  # seconds between looks for a cell, while others run those that are left
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+_SHARE = Path("/proc/self/autogroup")
+"""The niceness of a session as a whole, on Linux: a process's own counts only inside its session."""
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -197,9 +199,15 @@ def start(command: list[str], log: IO[bytes], held: int) -> subprocess.Popen[byt
 
 
 def follow(parent: int) -> Callable[[], None]:
-    """What a new process calls to get SIGTERM, upon which training saves and leaves, if its parent dies."""
+    """What a new process calls to be as nice as its parent, and to get SIGTERM if that dies.
+
+    Upon SIGTERM training saves and leaves.
+    """
 
     def follow_parent() -> None:
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        if niceness and _SHARE.exists():  # of this session: it has begun by now
+            _SHARE.write_text(str(niceness))
         if _LIBC is None:
             return
         _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGTERM)

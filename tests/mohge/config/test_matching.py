@@ -113,6 +113,7 @@ def test_in_bfloat16_widths_are_multiples_of_eight():
         (["match=total", "match.to=mohg"], "match.to=mohg is no preset to match: choose one of deepseek"),
         (["match=total", "model.name=mine"], "model.name=mine is no preset to match: choose one of nano"),
         (["match.difference=0.001"], "match.difference=0.001 is found, not given"),
+        (["match=total", "match.difference=0.001"], "match.difference=0.001 is found, not given"),
         (["match=total", "match.difference=0.1"], "match.difference=0.1 is more than 0.5%"),
     ],
 )

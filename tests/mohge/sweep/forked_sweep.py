@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,7 +37,10 @@ class Sweep:
     """
 
     def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
-        self._output = cwd / f"output-{time.time_ns()}"
+        # Made here: a sweep that is killed at once has made nothing.
+        descriptor, output = tempfile.mkstemp(prefix="output-", dir=cwd)
+        os.close(descriptor)
+        self._output = Path(output)
         self._process = _FORKS.Process(target=_sweep, args=(list(arguments), cwd, self._output))
         self._process.start()
         assert self._process.pid is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import runpy
+import sys
 import time
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_slurm_is_asked_for_where_there_is_none(tmp_path, monkeypatch):
         Submitted(SlurmConfig(), unnoted(tmp_path), workers=2)
 
 
-def test_cells_are_trained_by_mohge_train(tmp_path):
-    done = subprocess.run([*TRAIN, "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert "mohge-train [group=choice ...]" in done.stdout
+def test_cells_are_trained_by_mohge_train(tmp_path, monkeypatch, capsys):
+    """As Python calls it; its primary configuration tells which command it is."""
+    program, option, module = TRAIN
+    assert (program, option) == (sys.executable, "-m")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, "--cfg", "hydra", "--package", "hydra.job"])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # else runpy warns that it is there already
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert "config_name: train\n" in capsys.readouterr().out

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from composing import composed
 from fabricated_runs import train_config
-from hydra import initialize_config_module
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from mohge.config.load import group_choices, known_keys, typed
+from mohge.config.schema import TrainConfig
 from mohge.config.sweep_schema import SweepConfig
 from mohge.errors import UserError
+from mohge.sweep import planning
 from mohge.sweep.cells import Cell, Plan, beside_the_plan, identity, read_plan, write_plan
 from mohge.sweep.planning import folder_of, planned
 
@@ -30,17 +33,23 @@ SMALL: dict[str, Any] = {
 ONE = {**SMALL, "arms": {"moe": ["arch=moe"]}, "seeds": [1]}
 
 
-def plan_of(sweep: dict[str, Any], overrides: Sequence[str] = ()) -> Plan:
-    """The plan of a sweep file with this content, called with these overrides."""
-    tree = _tree(tuple(overrides)).copy()
-    tree.sweep = sweep
-    with initialize_config_module("conf", version_base="1.3"):
-        return planned(typed(SweepConfig, tree), list(overrides))
+@pytest.fixture(autouse=True)
+def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms of equal overrides, of all tests."""
+    monkeypatch.setattr(planning, "compose", lambda name, overrides: _arm_tree(name, tuple(overrides)))
 
 
 @functools.cache
-def _tree(overrides: tuple[str, ...]) -> DictConfig:
-    return composed(*overrides, config_name="sweep")
+def _arm_tree(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return compose(name, overrides=list(overrides))
+
+
+def plan_of(sweep: dict[str, Any], overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a sweep file with this content, called with these overrides."""
+    tree = composed(config_name="sweep")
+    tree.sweep = sweep
+    with initialize_config_module("conf", version_base="1.3"):
+        return planned(typed(SweepConfig, tree), list(overrides))
 
 
 def ids(sweep: dict[str, Any], *overrides: str) -> dict[tuple[str, int], str]:
@@ -48,7 +57,20 @@ def ids(sweep: dict[str, Any], *overrides: str) -> dict[tuple[str, int], str]:
 
 
 @pytest.mark.parametrize("sweep", group_choices("sweep"))
-def test_every_sweep_that_comes_with_the_package_can_be_planned(sweep):
+def test_every_sweep_that_comes_with_the_package_can_be_planned(sweep, monkeypatch):
+    """Of arms that differ in the preset or in a number, one is composed: that presets compose is known."""
+    compose_arm = planning._composed
+    kinds: dict[frozenset[str], TrainConfig] = {}
+
+    def one_of_a_kind(arm: str, overrides: list[str]) -> TrainConfig:
+        presets = [item.removeprefix("arch=") for item in overrides if item.startswith("arch=")]
+        assert set(presets) <= set(group_choices("arch"))
+        kind = frozenset(re.sub(r"^arch=.*|=[-+.e\d]+$", "", item) for item in overrides)
+        if kind not in kinds:
+            kinds[kind] = compose_arm(arm, overrides)
+        return kinds[kind]
+
+    monkeypatch.setattr(planning, "_composed", one_of_a_kind)
     config = typed(SweepConfig, composed(f"sweep={sweep}", config_name="sweep"))
     assert config.sweep.name == sweep
     with initialize_config_module("conf", version_base="1.3"):
@@ -192,10 +214,11 @@ def test_what_cannot_work_is_refused_in_a_sentence(change, overrides, sentence):
 
 
 def test_the_folder_is_named_by_the_sweep_or_given(tmp_path):
-    config = typed(SweepConfig, composed(f"paths.output_dir={tmp_path}", config_name="sweep"))
-    assert folder_of(config) == tmp_path / "sweeps" / "smoke"
-    config = typed(SweepConfig, composed(f"paths.run_dir={tmp_path}/mine", config_name="sweep"))
-    assert folder_of(config) == tmp_path / "mine"
+    tree = composed(config_name="sweep")
+    tree.paths.output_dir = str(tmp_path)
+    assert folder_of(typed(SweepConfig, tree)) == tmp_path / "sweeps" / "smoke"
+    tree.paths.run_dir = f"{tmp_path}/mine"
+    assert folder_of(typed(SweepConfig, tree)) == tmp_path / "mine"
 
 
 def test_the_plan_is_kept_in_the_folder(tmp_path):

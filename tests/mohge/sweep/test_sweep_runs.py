@@ -23,9 +23,10 @@ from mohge.training.checkpoint import list_checkpoints, read_tensors
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("MOHGE_TEST_SWEEP_KILLS", "3"))
-STEPS = 100
+STEPS = 40
 ARMS = "moe:['arch=moe','experts.widths=[12]'],mohge:['arch=mohge','experts.widths=[8,16]']"
 MOMENTS = ("one worker", "the command", "all at once", "a cell", "worker asked", "command asked")
+ENDS = (0, 1, 143, -signal.SIGTERM, -signal.SIGKILL)  # asked to stop, it may not have begun to listen
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def arguments(place: Path, folder: str, *more: str) -> list[str]:
     plan = ("sweep.name=tiny", "~sweep.arms", f"+sweep.arms={{{ARMS}}}", "sweep.baseline=moe")
     of_each = ("experts.widths", "router.group_top_k")
     tiny = [item for item in tiny_run(place / "texts", place / "cache") if not item.startswith(of_each)]
-    lengths = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=10", "trainer.val_every=25")
+    lengths = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=5", "trainer.val_every=20")
     empty = ("~sweep.overrides", "~sweep.contrasts")
     return [*plan, *empty, *tiny, *lengths, "workers=2", f"paths.run_dir={folder}", *more]
 
@@ -108,13 +109,16 @@ def test_kills_at_random_moments_change_nothing(place, unbroken):
         while time.monotonic() < begun + delay or recorded(folder) < threshold:
             if not sweep.running:
                 ended = sweep.wait()
-                assert ended.status in (0, 1, 143, -signal.SIGKILL), ended.stdout
+                assert ended.status in ENDS, ended.stdout
                 sweep = Sweep(command, place)
             time.sleep(0.002)
         killed.append(kill(sweep, rng.choice(MOMENTS), rng))
     while (ended := sweep.wait()).status != 0:
-        assert ended.status in (1, 143, -signal.SIGKILL), ended.stdout
+        assert ended.status in ENDS, ended.stdout
         sweep = Sweep(command, place)
+    if not all(("end", 0) in known for known in attempts(folder).values()):
+        # Its last worker was killed when the last cell had just ended: the next one notes that.
+        assert Sweep(command, place).wait().status == 0
     print(f"killed: {killed}; lines of attempts: {[len(known) for known in attempts(folder).values()]}")
     for known in attempts(folder).values():
         assert known.count(("end", 0)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import io
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mohge.apps.output import FILE_WIDTH
 from mohge.sweep.attempts import CellFolder, claimed
 from mohge.sweep.cells import Cell, Plan
 from mohge.sweep.progress import look
@@ -74,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shown(renderable: object) -> str:
-    console = Console(file=io.StringIO(), width=110)
+    console = Console(file=io.StringIO(), width=FILE_WIDTH)
     console.print(renderable)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
@@ -117,6 +119,14 @@ def test_the_table_has_a_row_for_each_arm(folder):
     assert cells["same"][1:] == cells["moe"][1:]
 
 
+def test_a_file_has_room_for_names_of_arms(tmp_path):
+    """Beside three seeds and thousands of steps: a name in two lines could not be copied or searched for."""
+    arms = {"moe": {}, "mohge_no_group_loss lr=0.001": {}}
+    cells = [Cell(f"{arm}{seed}", arm, seed, "", 2442, []) for arm in arms for seed in (1, 2, 3)]
+    plan = dataclasses.replace(PLAN, seeds=[1, 2, 3], arms=arms, cells=cells)
+    assert "│ mohge_no_group_loss lr=0.001 │ waiting │" in shown(table(plan, look(tmp_path, plan)))
+
+
 def test_the_line_tells_counts_and_the_end(folder):
     with claimed(CellFolder(folder / "cells", "moe2"), "now"):
         line = summary(look(folder, PLAN))
@@ -129,7 +139,7 @@ def test_where_nothing_is_known_yet_no_end_is_promised(tmp_path):
 
 
 def test_elsewhere_than_on_a_terminal_each_change_is_a_line(folder):
-    console = Console(file=io.StringIO(), width=110)
+    console = Console(file=io.StringIO(), width=FILE_WIDTH)
     with Display(folder, PLAN, console) as display:
         display.update()
         with claimed(CellFolder(folder / "cells", "mohge2"), "now") as claim:
@@ -143,7 +153,7 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_line(folder):
 
 
 def test_on_a_terminal_one_table_stays(folder):
-    console = Console(file=io.StringIO(), width=110, force_terminal=True)
+    console = Console(file=io.StringIO(), width=FILE_WIDTH, force_terminal=True)
     with Display(folder, PLAN, console) as display:
         display.update()
         display.update()

@@ -251,3 +251,18 @@ def test_presets_of_ones_own_reach_each_run(tmp_path):
     own = dataclasses.replace(job(tmp_path, cell("a")), presets="/mine")
     arguments = worker._arguments(own, cell("a"), CellFolder(tmp_path, "a"))
     assert arguments[:3] == ["--config-dir", "/mine", "kind=finish"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="needs Linux's groups of sessions")
+def test_a_run_in_its_own_session_is_as_nice_as_the_sweep(tmp_path):
+    """Else `nice mohge-sweep` would leave the rest of the machine half of it, or less."""
+
+    def niced() -> None:
+        os.nice(5)
+        with (tmp_path / "share").open("wb") as log:
+            worker.start(["cat", "/proc/self/autogroup"], log, log.fileno()).wait()
+
+    child = _FORK.Process(target=niced)
+    child.start()
+    child.join()
+    assert (tmp_path / "share").read_text().endswith("nice 5\n")
