@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from evaluation.benchmarks.markup import marked
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.sweeps import detail_sheets, sheets
-from evaluation.sweeps.analysis import Analysis, compare
-from evaluation.sweeps.sentences import family_sentence, finding, power_sentence, remarks, summary
+from evaluation.sweeps.analysis import Analysis, Levels, compare_pairs
+from evaluation.sweeps.comparing import Comparison
+from evaluation.sweeps.sentences import (
+    family_sentence,
+    finding,
+    nothing_in_common,
+    power_sentence,
+    remarks,
+    summary,
+)
 from evaluation.sweeps.study import Study
+from evaluation.sweeps.wording import listed
 from mohge.errors import UserError
 
 _LESS = " less "
@@ -34,8 +45,8 @@ def all_sheets(analysis: Analysis) -> list[Sheet]:
     names = list(analysis.arms)
     found = [make(analysis, names) for make in _OF_ARMS.values()]
     found[3:3] = [
-        sheets.comparisons("effects", "Effects of factors", analysis.effects, "factor"),
-        sheets.comparisons("levels", "Levels of the grid", analysis.levels, "level"),
+        sheets.comparisons(analysis, "effects", "Effects of factors", analysis.effects, "factor"),
+        sheets.comparisons(analysis, "levels", "Levels of the grid", analysis.levels, "level"),
         *(sheets.levels(analysis, family) for family in analysis.families),
     ]
     found.append(sheets.needed(analysis))
@@ -56,17 +67,16 @@ def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> 
         UserError: there is no such table, arm or family.
     """
     if name in _OF_ARMS:
-        return _OF_ARMS[name](analysis, _finished(study, analysis, given))
+        return _of_arms(study, analysis, name, given)
     if name == "pairs":
-        named = {one: [_pair(study, one)] for one in given}
-        return sheets.comparisons("pairs", "Pairs", compare(study, named), "pair")
+        return sheets.comparisons(analysis, "pairs", "Pairs", _pairs(study, analysis, given), "pair")
     if name == "effects":
-        return sheets.comparisons("effects", "Effects of factors", analysis.effects, "factor")
+        return sheets.comparisons(analysis, "effects", "Effects of factors", analysis.effects, "factor")
     if name == "levels":
-        return sheets.comparisons("levels", "Levels of the grid", analysis.levels, "level")
+        return sheets.comparisons(analysis, "levels", "Levels of the grid", analysis.levels, "level")
     if name == "family":
-        families = {family.key: family for family in analysis.families}
-        return sheets.levels(analysis, families[_key(families, given)])
+        family = _family(study, analysis, given)
+        return Sheet("family", "", "", [], []) if family is None else sheets.levels(analysis, family)
     if name == "seeds_needed":
         return sheets.needed(analysis)
     raise UserError(f"there is no table {name}: choose one of {', '.join(_TABLES)}")
@@ -84,24 +94,44 @@ def sentence(study: Study, analysis: Analysis, name: str, given: Sequence[str]) 
     Raises:
         UserError: there is no such sentence, arm or family.
     """
-    if name == "summary":
-        return summary(study)
     if name == "finding":
-        return "\n\n".join(finding(study, *_pair(study, one)) for one in given)
-    if name == "power":
-        return power_sentence(analysis)
-    if name == "family":
-        families = {family.key: family for family in analysis.families}
-        return family_sentence(families[_key(families, given)])
+        return _findings(study, analysis, given)
     if name == "remarks":
-        return "\n".join(f"- {remark}" for remark in remarks(study, analysis)) or "Every cell is finished."
+        said = [f"- {marked(remark)}" for remark in remarks(study, analysis)]
+        return "\n".join(said) or "Every cell is finished."
+    if name == "summary":
+        return marked(summary(study))
+    if name == "power":
+        return marked(power_sentence(analysis))
+    if name == "family":
+        family = _family(study, analysis, given)
+        if family is None:
+            return f"Nothing can be told yet: fewer than three values of {marked(given[0])} are finished."
+        return marked(family_sentence(family))
     raise UserError(f"there is no sentence {name}: choose one of {', '.join(_SENTENCES)}")
 
 
-def _finished(study: Study, analysis: Analysis, given: Sequence[str]) -> list[str]:
-    for name in given:
-        _known(study, name)
-    return [name for name in given or analysis.arms if name in analysis.arms]
+def _of_arms(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> Sheet:
+    for arm in given:
+        _known(study, arm)
+    chosen = list(given) or list(study.plan.arms)
+    sheet = _OF_ARMS[name](analysis, [arm for arm in chosen if arm in analysis.arms])
+    lacking = [arm for arm in chosen if arm not in analysis.arms]
+    if not lacking or not sheet.rows:
+        return sheet
+    return replace(sheet, note=f"{sheet.note} Not finished yet: {listed(lacking)}.")
+
+
+def _pairs(study: Study, analysis: Analysis, given: Sequence[str]) -> list[Comparison]:
+    return compare_pairs(study, analysis, {one: [_pair(study, one)] for one in given})
+
+
+def _findings(study: Study, analysis: Analysis, given: Sequence[str]) -> str:
+    """A paragraph for each pair that is compared, and one for all that are not."""
+    found = _pairs(study, analysis, given)
+    told = [finding(study, one) for one in found if one.quality is not None]
+    lacking = [nothing_in_common(study, *one.pairs[0]) for one in found if one.quality is None]
+    return "\n\n".join(map(marked, [*told, *([" ".join(lacking)] if lacking else [])]))
 
 
 def _known(study: Study, name: str) -> str:
@@ -117,8 +147,24 @@ def _pair(study: Study, given: str) -> tuple[str, str]:
     return _known(study, first.strip()), _known(study, second.strip())
 
 
-def _key(families: Mapping[str, object], given: Sequence[str]) -> str:
-    if len(given) != 1 or given[0] not in families:
-        known = ", ".join(families) or "none in this sweep"
-        raise UserError(f"family of {', '.join(given) or 'nothing'} is unknown: choose one of {known}")
-    return given[0]
+def _family(study: Study, analysis: Analysis, given: Sequence[str]) -> Levels | None:
+    """The family that is meant; None where arms with its key are not finished."""
+    name = given[0] if len(given) == 1 else None
+    for family in analysis.families:
+        if family.name == name:
+            return family
+    several = [family.name for family in analysis.families if family.key == name]
+    if several:
+        raise UserError(f"family of {name} is one of several: choose one of {', '.join(several)}")
+    waiting = [arm for arm in study.plan.arms if arm not in analysis.arms]
+    if any(
+        override.lstrip("+").startswith(f"{name}=") for arm in waiting for override in _set_by(study, arm)
+    ):
+        return None
+    known = ", ".join(family.name for family in analysis.families) or "none in this sweep"
+    raise UserError(f"family of {', '.join(given) or 'nothing'} is unknown: choose one of {known}")
+
+
+def _set_by(study: Study, arm: str) -> list[str]:
+    planned = study.plan.arms[arm]
+    return [*planned.overrides, *(f"{key}={value}" for key, value in planned.factors.items())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class Cell:
     `figures` by name: those above; `steps`, `tokens`, `total_parameters`, `active_expected`, `flops_expected`
     (of training on a token), `tokens_per_second` (median), `seconds` (of all steps), `mean_width` (of the
     experts that computed a row), `match_difference`; `bits_per_byte/DOMAIN`, `share/G` (of the rows, of group
-    G), `aux/LOSS` (raw, over the last tenth). What a run did not record is absent. A dense model's measured
+    G), `aux/LOSS` (raw, over the last tenth). What a run did not record, or what is
+    no finite number, is absent. A dense model's measured
     figures are the expected ones.
     """
 
@@ -88,7 +90,11 @@ def read_cell(arm: str, seed: int, id: str, path: Path) -> tuple[Cell, RunData]:
         "data": _data_checksum(run),
     }
     found = _figures(run)
-    figures = {name: rounded(value) for name in in_order(found) if (value := found[name]) is not None}
+    figures = {
+        name: rounded(value)
+        for name in in_order(found)
+        if (value := found[name]) is not None and math.isfinite(value)
+    }
     return Cell(arm, seed, id, texts, figures), run
 
 
@@ -108,13 +114,13 @@ def curve(arm: str, seed: int, run: RunData) -> list[CurvePoint]:
             rounded(row["val/routing/active_parameters"]) if "val/routing/active_parameters" in row else None,
         )
         for row in run.metrics
-        if "val/bits_per_byte" in row
+        if math.isfinite(row.get("val/bits_per_byte", math.nan))
     ]
 
 
 def rounded(value: float) -> float:
-    """What the compact table has of a figure."""
-    return float(f"{value:.{_DIGITS}g}")
+    """What the compact table has of a figure; an integer stays what it is."""
+    return float(value) if float(value).is_integer() else float(f"{value:.{_DIGITS}g}")
 
 
 def _figures(run: RunData) -> dict[str, float | None]:

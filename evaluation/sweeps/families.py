@@ -20,6 +20,8 @@ _FEWEST = 3
 class Family:
     """Arms whose configurations are equal but for one key, by rising value."""
 
+    name: str
+    """The key; of several families of one key, `KEY of ARM` with the first arm of each."""
     key: str
     levels: list[tuple[float, str]]
     """Value and arm."""
@@ -46,8 +48,9 @@ def families_of(runs: Mapping[str, RunData]) -> list[Family]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 rest = json.dumps({name: other for name, other in flat.items() if name != key})
                 members.setdefault(rest, {}).setdefault(float(value), arm)
+        several = [sorted(levels.items()) for levels in members.values() if len(levels) >= _FEWEST]
         found += [
-            Family(key, sorted(levels.items())) for levels in members.values() if len(levels) >= _FEWEST
+            Family(f"{key} of {levels[0][1]}" if len(several) > 1 else key, key, levels) for levels in several
         ]
     return found
 

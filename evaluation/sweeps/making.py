@@ -46,7 +46,8 @@ def report_sweep(config: ReportConfig) -> SweepOutcome:
         RunError: `config.check` is set, and the document is not what the sweep gives.
     """
     assert config.sweep.path is not None
-    study = read_study(config.sweep.path)
+    # A document may be renewed before the first cell is finished; a report would be empty.
+    study = read_study(config.sweep.path, begun=config.document is None or config.output is not None)
     folder = _output(config)
 
     # Late: scipy and altair take seconds to import, and wrong input has been refused by now.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.statistics.seeds import over_seeds
 from evaluation.sweeps.cells import Cell
+from evaluation.sweeps.steady import steady
 from evaluation.sweeps.study import Study
 
 Pairs = Sequence[tuple[str, str]]
@@ -33,14 +34,15 @@ class Estimate:
 
 
 def estimate(by_seed: Mapping[int, float]) -> Estimate | None:
-    """Mean and t interval over seeds; None without any."""
-    values = list(by_seed.values())
+    """Mean and t interval over seeds, steady on any processor; None without any."""
+    values = {seed: steady(value) for seed, value in by_seed.items()}
     if not values:
         return None
-    found = over_seeds(values)
+    found = over_seeds(list(values.values()))
     if found is None:
-        return Estimate(dict(by_seed), values[0], None, None, None, None)
-    return Estimate(dict(by_seed), found.mean, found.deviation, found.low, found.high, found.p)
+        return Estimate(values, next(iter(values.values())), None, None, None, None)
+    ends = (None if end is None else steady(end) for end in (found.low, found.high, found.p))
+    return Estimate(values, steady(found.mean), steady(found.deviation), *ends)
 
 
 def of_arm(study: Study, arm: str, figure: str) -> Estimate | None:
@@ -77,7 +79,7 @@ def comparable(first: Cell, second: Cell) -> bool:
 def same_training(study: Study, first: str, second: str) -> bool:
     """Whether two arms have one configuration, so that they share their cells."""
     ids, others = ({cell.id for cell in study.of(arm).values()} for arm in (first, second))
-    return ids == others
+    return ids == others and bool(ids)
 
 
 def not_comparable(study: Study, first: str, second: str) -> list[int]:

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 
 from evaluation.report.look import FIGURES, GREY, layered, one_chart, source
-from evaluation.report.tables import Chart, DataTable, Value
-from evaluation.sweeps.analysis import Analysis, Arm
+from evaluation.report.tables import Chart, Value
+from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.cells import QUALITY
 from evaluation.sweeps.labels import place
 from evaluation.sweeps.pairing import Estimate
+from evaluation.sweeps.shown import FEW, WHOLE, chart_table, cut, over, reach, seeds_note, shared_seeds
 
-COSTS = {
+AXES = {
     "active_measured": ("active", "measured active parameters per token"),
     "total_parameters": ("total", "total parameters"),
     "flops_measured": ("flops", "training FLOPs per token, measured"),
 }
 """Figure, end of the chart's name, and what it is."""
 _SIZE = (780, 380)
-_KINDS = ("baseline", "on the front", "beaten by another")
-_COLOURS = ("#D55E00", "#0072B2", GREY)
-_SHAPES = ("diamond", "circle", "circle")
+_BASELINE, _FRONT, _BEATEN, _OTHER = "baseline", "on the front", "beaten by another", "not ranked"
+_KINDS = {
+    _BASELINE: ("#D55E00", "diamond"),
+    _FRONT: ("#0072B2", "circle"),
+    _BEATEN: (GREY, "circle"),
+    _OTHER: ("#009E73", "square"),
+}
+"""Colour and shape of each; an arm with fewer seeds than the others is not ranked."""
 _COLUMNS = (
-    *("run", "kind", "part", "cost", "cost_low", "cost_high"),
-    *("bits_per_byte", "low", "high", "label_x", "label_y", "lead_x", "seed"),
+    *("run", "kind", "part", "cost", "cost_low", "cost_high", "drawn_cost_low", "drawn_cost_high"),
+    *("bits_per_byte", "low", "high", "drawn_low", "drawn_high", "label_x", "label_y", "lead_x", "seed"),
 )
+
+
+@dataclass(frozen=True)
+class _Point:
+    """An arm over the seeds of the chart."""
+
+    arm: str
+    cost: Estimate
+    bits: Estimate
+    ranked: bool
+    """Whether it has all of several seeds."""
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -51,30 +69,33 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
     arms = [arm for arm in analysis.arms.values() if QUALITY in arm.figures and figure in arm.figures]
     if len(arms) < 2:
         return None
-    ending, axis = COSTS[figure]
-    points = [(arm.figures[figure].mean, arm.figures[QUALITY].mean) for arm in arms]
-    best = front(points)
-    scales = [_around(_ends([arm.figures[name] for arm in arms])) for name in (figure, QUALITY)]
-    table = DataTable(_COLUMNS, _rows(analysis, arms, figure, best, scales))
+    ending, axis = AXES[figure]
+    seeds = shared_seeds([arm.figures[QUALITY] for arm in arms])
+    points = []
+    for arm in arms:
+        bits, whole = over(arm.figures[QUALITY], seeds)
+        cost, _ = over(arm.figures[figure], list(bits.by_seed))
+        points.append(_Point(arm.name, cost, bits, whole and len(seeds) > 1))
+    scales = [_axis([point.cost for point in points]), _axis([point.bits for point in points])]
+    table = chart_table(_COLUMNS, _rows(points, analysis.baseline, scales))
+    kinds = [kind for kind in _KINDS if kind in table.texts("kind")]
     base = alt.Chart(source(table)).encode(
-        x=alt.X("cost:Q", title=axis, scale=alt.Scale(domain=scales[0], nice=False), axis=FIGURES),
+        x=alt.X("cost:Q", title=axis, scale=alt.Scale(domain=list(scales[0]), nice=False), axis=FIGURES),
         y=alt.Y(
             "bits_per_byte:Q",
             title="validation bits per byte",
-            scale=alt.Scale(domain=scales[1], nice=False),
+            scale=alt.Scale(domain=list(scales[1]), nice=False),
             axis=FIGURES,
         ),
     )
     opaque = alt.Legend(symbolOpacity=1)
-    colour = alt.Color(
-        "kind:N", scale=alt.Scale(domain=list(_KINDS), range=list(_COLOURS)), title=None, legend=opaque
+    colours, shapes = (alt.Scale(domain=kinds, range=[_KINDS[kind][i] for kind in kinds]) for i in (0, 1))
+    colour = alt.Color("kind:N", scale=colours, title=None, legend=opaque)
+    shape = alt.Shape("kind:N", scale=shapes, title=None, legend=opaque)
+    means, few, dots, steps = (
+        base.transform_filter(alt.datum.part == part) for part in (WHOLE, FEW, "seed", "front")
     )
-    shape = alt.Shape(
-        "kind:N", scale=alt.Scale(domain=list(_KINDS), range=list(_SHAPES)), title=None, legend=opaque
-    )
-    means, seeds, steps = (
-        base.transform_filter(alt.datum.part == part) for part in ("mean", "seed", "front")
-    )
+    both = base.transform_filter((alt.datum.part == WHOLE) | (alt.datum.part == FEW))
     tips = [
         alt.Tooltip("run:N", title="arm"),
         *(alt.Tooltip(f"{name}:Q", format=",.0f") for name in ("cost", "cost_low", "cost_high")),
@@ -83,71 +104,66 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
     label_x, label_y = alt.X("label_x:Q"), alt.Y("label_y:Q")
     layers = layered(
         steps.mark_line(interpolate="step-after", color="#0072B2", strokeWidth=1.2, strokeDash=[5, 3]),
-        means.mark_rule(color=GREY, strokeWidth=0.5).encode(x2="lead_x:Q", y2="label_y:Q"),
-        means.mark_rule(strokeWidth=1.4, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q", color=colour),
-        means.mark_rule(strokeWidth=1.4, opacity=0.55).encode(
-            x=alt.X("cost_low:Q"), x2="cost_high:Q", color=colour
+        both.mark_rule(color=GREY, strokeWidth=0.5).encode(x2="lead_x:Q", y2="label_y:Q"),
+        both.mark_rule(strokeWidth=1.4, opacity=0.55).encode(
+            y=alt.Y("drawn_low:Q"), y2="drawn_high:Q", color=colour
         ),
-        seeds.mark_point(filled=True, size=14, opacity=0.45).encode(color=colour),
+        both.mark_rule(strokeWidth=1.4, opacity=0.55).encode(
+            x=alt.X("drawn_cost_low:Q"), x2="drawn_cost_high:Q", color=colour
+        ),
+        dots.mark_point(filled=True, size=14, opacity=0.45).encode(color=colour),
         means.mark_point(filled=True, size=90, opacity=1).encode(color=colour, shape=shape, tooltip=tips),
+        few.mark_point(fill="white", size=80, opacity=1, strokeWidth=2).encode(
+            color=colour, shape=shape, tooltip=tips
+        ),
         *(
-            means.mark_text(align="left", baseline="middle", fontSize=11, **ink).encode(
+            both.mark_text(align="left", baseline="middle", fontSize=11, **ink).encode(
                 x=label_x, y=label_y, text="run:N"
             )
             for ink in ({"stroke": "white", "strokeWidth": 3, "opacity": 0.85}, {"color": "#1b1f24"})
         ),
     ).properties(height=_SIZE[1])
     note = (
-        "Lower left is better. A large mark is the mean of an arm over its seeds, small ones are its cells, "
-        "whiskers 95% t intervals. Dashed: the Pareto front of the means, arms that no other beats in both. "
-        "Axes do not start at zero. Intervals hold what a seed does to all arms alike: the chart of "
+        "Lower left is better. A large mark is the mean of an arm, small ones are its cells, whiskers 95% t "
+        f"intervals, cut at the edge where they are long. {seeds_note(seeds)} "
+        + ("Dashed: the Pareto front, of means that no other beats in both. " if len(seeds) > 1 else "")
+        + "Axes do not start at zero. Intervals hold what a seed does to all arms alike: the chart of "
         "differences is the sharper comparison."
     )
     return one_chart(f"pareto_{ending}", f"Quality against {axis}", note, table, layers, margin=80, least=560)
 
 
 def _rows(
-    analysis: Analysis, arms: Sequence[Arm], figure: str, best: Sequence[int], scales: list[list[float]]
+    points: Sequence[_Point], baseline: str, scales: Sequence[tuple[float, float]]
 ) -> list[tuple[Value, ...]]:
-    pixels = [
-        tuple(
-            size * (arm.figures[name].mean - low) / (high - low)
-            for name, size, (low, high) in zip((figure, QUALITY), _SIZE, scales, strict=True)
-        )
-        for arm in arms
-    ]
-    labels = place([(x, y) for x, y in pixels], [arm.name for arm in arms], _SIZE)
+    x_low, y_low = (begin for begin, _ in scales)
+    wide, high = ((end - begin) / size for (begin, end), size in zip(scales, _SIZE, strict=True))
+    pixels = [((point.cost.mean - x_low) / wide, (point.bits.mean - y_low) / high) for point in points]
+    labels = place(pixels, [point.arm for point in points], _SIZE)
+    ranked = [point for point in points if point.ranked]
+    best = [ranked[index] for index in front([(point.cost.mean, point.bits.mean) for point in ranked])]
     rows: list[tuple[Value, ...]] = []
-    for index, (arm, label) in enumerate(zip(arms, labels, strict=True)):
-        cost, bits = arm.figures[figure], arm.figures[QUALITY]
-        kind = _KINDS[0] if arm.name == analysis.baseline else _KINDS[1] if index in best else _KINDS[2]
-        (x_low, x_high), (y_low, y_high) = scales
-        place_x = x_low + (x_high - x_low) * label.x / _SIZE[0]
-        lead_x = x_low + (x_high - x_low) * label.lead / _SIZE[0]
-        place_y = y_low + (y_high - y_low) * label.y / _SIZE[1]
-        rows.append(
-            (arm.name, kind, "mean", *_bar(cost), *_bar(bits), place_x, place_y, lead_x, None),
-        )
-        for seed, value in bits.by_seed.items():
-            spent = cost.by_seed.get(seed, cost.mean)
-            rows.append((arm.name, kind, "seed", spent, None, None, value, *[None] * 5, seed))
-    for index in best:
-        cost, bits = arms[index].figures[figure], arms[index].figures[QUALITY]
-        name = arms[index].name
-        rows.append((name, _KINDS[1], "front", cost.mean, None, None, bits.mean, *[None] * 6))
+    for point, label in zip(points, labels, strict=True):
+        kind = _BEATEN if point.ranked else _OTHER
+        kind = _BASELINE if point.arm == baseline else _FRONT if point in best else kind
+        bars = (*_bar(point.cost, scales[0]), *_bar(point.bits, scales[1]))
+        at = (x_low + wide * label.x, y_low + high * label.y, x_low + wide * label.lead)
+        rows.append((point.arm, kind, WHOLE if point.ranked else FEW, *bars, *at, None))
+        for seed, value in point.bits.by_seed.items():
+            spent = point.cost.by_seed.get(seed, point.cost.mean)
+            rows.append((point.arm, kind, "seed", spent, *[None] * 4, value, *[None] * 7, seed))
+    for point in best:
+        steps = (point.cost.mean, *[None] * 4, point.bits.mean, *[None] * 8)
+        rows.append((point.arm, _FRONT, "front", *steps))
     return rows
 
 
-def _bar(found: Estimate) -> tuple[float, float, float]:
-    """Mean and ends of the interval, which are the mean where there is none."""
-    low = found.mean if found.low is None else found.low
-    return found.mean, low, found.mean if found.high is None else found.high
+def _bar(found: Estimate, ends: tuple[float, float]) -> tuple[float, float, float, float, float]:
+    """Mean, ends of the interval, which are the mean where there is none, and both as they are drawn."""
+    low, high = (found.mean if end is None else end for end in (found.low, found.high))
+    return found.mean, low, high, cut(low, ends), cut(high, ends)
 
 
-def _ends(found: Sequence[Estimate]) -> list[float]:
-    return [value for one in found for value in (*_bar(one), *one.by_seed.values())]
-
-
-def _around(values: Sequence[float]) -> list[float]:
-    room = max(0.06 * (max(values) - min(values)), 1e-3 * abs(max(values)))
-    return [min(values) - room, max(values) + room]
+def _axis(found: Sequence[Estimate]) -> tuple[float, float]:
+    points = [value for one in found for value in (one.mean, *one.by_seed.values())]
+    return reach(points, [end for one in found for end in (one.low, one.high)])

@@ -43,7 +43,7 @@ class Plan:
     baseline: str
     seeds: list[int]
     overrides: list[str]
-    """Of every cell."""
+    """Of every cell, but for paths, which say where and not what."""
     arms: dict[str, Arm]
     contrasts: dict[str, list[tuple[str, str]]]
     """By factor, pairs of the arm with it and the arm without it."""
@@ -72,6 +72,7 @@ def parse_plan(data: Mapping[str, Any], path: Path) -> Plan:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} is damaged ({place}: {first['msg']}): run mohge-sweep again") from error
+    plan.overrides[:] = [one for one in plan.overrides if not one.lstrip("+").startswith("paths.")]
     named = [plan.baseline, *(cell.arm for cell in plan.cells)]
     named += [arm for pairs in plan.contrasts.values() for pair in pairs for arm in pair]
     for name in named:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from evaluation.statistics.scores import LEVEL
+from evaluation.sweeps.steady import steady
 
 POWER = 0.8
 """Share of sweeps that would show a difference that counts as detectable."""
@@ -37,7 +38,8 @@ def power(difference: float, deviation: float, seeds: int) -> float:
     critical, nodes_Q, weights_Q = _quadrature(seeds - 1)
     shift = abs(difference) * math.sqrt(seeds) / deviation
     beyond_Q = special.ndtr(shift - critical * nodes_Q) + special.ndtr(-shift - critical * nodes_Q)
-    return float(weights_Q @ beyond_Q)
+    # Not a product of BLAS, whose last bits depend on the processor.
+    return math.fsum(weights_Q * beyond_Q)
 
 
 def detectable(deviation: float, seeds: int) -> float:
@@ -45,8 +47,8 @@ def detectable(deviation: float, seeds: int) -> float:
     most = 1.0  # in deviations
     while power(most, 1.0, seeds) < POWER:
         most *= 2
-    found = optimize.brentq(lambda difference: power(difference, 1.0, seeds) - POWER, 0.0, most, xtol=1e-9)
-    return deviation * float(found)
+    found = optimize.brentq(lambda difference: power(difference, 1.0, seeds) - POWER, 0.0, most, xtol=1e-12)
+    return steady(deviation * float(found))
 
 
 def seeds_needed(difference: float, deviation: float) -> int:

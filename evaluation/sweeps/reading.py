@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from evaluation.run_data import RunData, read_lines, read_object, spread
 from evaluation.sweeps.cells import Cell, CurvePoint, curve, read_cell
 from evaluation.sweeps.families import families_of
-from evaluation.sweeps.plan import PlannedCell, parse_plan
+from evaluation.sweeps.plan import parse_plan
 from evaluation.sweeps.storing import load_study
-from evaluation.sweeps.study import Study, Unfinished
+from evaluation.sweeps.study import DAMAGED, FAILED, UNFINISHED, Study, Unfinished
 from mohge.errors import UserError
 
 PLAN = "sweep.json"
 _POINTS = 40
 """Validations of a cell, at most, that curves show."""
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.@+~=-]+/)+([\w.@+~=-]+)")
 
 
-def read_study(path: str) -> Study:
+def read_study(path: str, *, begun: bool = True) -> Study:
     """A study from the folder of a sweep, or from the table that a report has made of it.
 
     Args:
         path: as the user wrote it: a folder with sweep.json, or a .csv file.
+        begun: whether a cell has to be finished.
 
     Raises:
-        UserError: there is no sweep, it is damaged, or no cell of it is finished.
+        UserError: there is no sweep, it is damaged, or no cell of it is finished though one has to be.
     """
     place = Path(path).expanduser()
     if place.suffix == ".csv":
@@ -36,9 +39,9 @@ def read_study(path: str) -> Study:
             f"sweep={path} is no sweep: give the folder of mohge-sweep (it holds {PLAN}), or a table of "
             "cells (.csv) of an earlier report"
         )
-    if not study.cells:
+    if begun and not study.cells:
         first = study.unfinished[0] if study.unfinished else None
-        why = f" ({first.arm} seed {first.seed} is {first.state})" if first else ""
+        why = f" ({first.arm} seed {first.seed}: {first.state})" if first else ""
         raise UserError(f"sweep={path} has no finished cell{why}: run mohge-sweep first")
     return study
 
@@ -55,23 +58,26 @@ def _read_folder(folder: Path) -> Study:
             try:
                 cell, run = read_cell(planned.arm, planned.seed, planned.id, folder / "cells" / planned.id)
             except UserError as error:
-                state, reason = "damaged", str(error)
+                state, reason = DAMAGED, str(error)
             else:
                 cells.append(cell)
                 curves += spread(curve(planned.arm, planned.seed, run), _POINTS)
                 runs.setdefault(planned.arm, run)
                 continue
-        unfinished.append(_told(planned, state, reason))
+        unfinished.append(Unfinished(planned.arm, planned.seed, state, _portable(reason, folder)))
     ordered = {name: runs[name] for name in plan.arms if name in runs}
     return Study(plan, cells, unfinished, families_of(ordered), curves)
 
 
-def _told(planned: PlannedCell, state: str, reason: str) -> Unfinished:
-    return Unfinished(planned.arm, planned.seed, state, " ".join(reason.split()))
+def _portable(reason: str, folder: Path) -> str:
+    """A reason in one line, which may be published: of paths outside the sweep's folder it has the names."""
+    for place in {str(folder.resolve()), str(folder.absolute()), str(folder)} - {"."}:
+        reason = reason.replace(f"{place}/", "")
+    return _ABSOLUTE.sub(r"\1", " ".join(reason.split()))
 
 
 def _state(folder: Path, id: str) -> tuple[str, str]:
-    """State of a cell, and why it failed if it did."""
+    """`finished` or a state of `Unfinished`, and why a cell has failed if it has."""
     attempts = folder / "cells" / f"{id}.attempts.jsonl"
     status_path = folder / "cells" / id / "status.json"
     ends = []
@@ -80,12 +86,15 @@ def _state(folder: Path, id: str) -> tuple[str, str]:
         ends = [line for line in lines if line["event"] == "end"]
     if not status_path.exists():
         if ends and ends[-1].get("status"):
-            return "failed", ends[-1].get("reason") or f"exit status {ends[-1]['status']}"
-        return "not begun", ""
+            return FAILED, str(ends[-1].get("reason") or f"exit status {ends[-1]['status']}")
+        return UNFINISHED, ""
     try:
         status = read_object(status_path)
     except UserError as error:
-        return "damaged", str(error)
-    state = str(status.get("state") or "unknown")
-    reason = status.get("error") or (ends[-1].get("reason") if ends else None) or ""
-    return state, "" if state == "finished" else str(reason)
+        return DAMAGED, str(error)
+    state = status.get("state")
+    if state == "finished":
+        return "finished", ""
+    if state == "failed":
+        return FAILED, str(status.get("error") or (ends[-1].get("reason") if ends else None) or "")
+    return UNFINISHED, ""

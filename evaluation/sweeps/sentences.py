@@ -2,86 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
-from evaluation.benchmarks.figures import digits, probability
-from evaluation.sweeps.analysis import Analysis, Comparison, Levels, compare
+from evaluation.benchmarks.figures import NONE, digits, probability
+from evaluation.sweeps.analysis import Analysis, Levels
+from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.pairing import Estimate, not_comparable, of_arm, same_training
-from evaluation.sweeps.study import Study
-from evaluation.sweeps.wording import BITS, change, pairs_text, percent_change, short, verdict
+from evaluation.sweeps.study import FAILED, UNFINISHED, Study
+from evaluation.sweeps.wording import (
+    BETTER,
+    BITS,
+    NOT_SHOWN,
+    SAME,
+    WORSE,
+    change,
+    listed,
+    pairs_text,
+    percent_change,
+    percentage,
+    short,
+    verdict,
+)
 
 _REASON = 160
 """Characters of the reason of a failure that a remark has room for."""
-_VERDICTS = {"better": "lower, so better", "worse": "higher, so worse", "not shown": "no difference shown"}
+_VERDICTS = {BETTER: "lower, so better", WORSE: "higher, so worse", NOT_SHOWN: "no difference shown"}
 
 
 def summary(study: Study) -> str:
     """How much of the sweep is finished, with how many tokens, and of which revision."""
     plan = study.plan
     tokens = sorted({cell.figures["tokens"] for cell in study.cells})
-    each = f"{tokens[0]:,.0f}" if len(tokens) == 1 else f"{tokens[0]:,.0f} to {tokens[-1]:,.0f}"
+    each = " to ".join(f"{number:,.0f}" for number in dict.fromkeys([*tokens[:1], *tokens[-1:]]))
     revisions = sorted({cell.texts["revision"] for cell in study.cells if cell.texts["revision"]})
     at = f", at revision{'s' * (len(revisions) > 1)} {', '.join(revisions)}" if revisions else ""
-    return (
-        f"{plan.name}: {len(study.cells)} of {len(plan.cells)} cells are finished, of {len(plan.arms)} arms "
-        f"with seeds {', '.join(map(str, plan.seeds))}; {each} training tokens each{at}."
-    )
+    seeds = f"of {len(plan.arms)} arms with seeds {', '.join(map(str, plan.seeds))}"
+    trained = f"; {each} training tokens each{at}" if tokens else ""
+    return f"{plan.name}: {len(study.cells)} of {len(plan.cells)} cells are finished, {seeds}{trained}."
 
 
-def finding(study: Study, first: str, second: str) -> str:
-    """Size, measured cost and quality of one arm against another, with what the seeds could have shown."""
-    name = f"{first} less {second}"
-    (one,) = compare(study, {name: [(first, second)]})
-    sentence = (
-        f"{first} has {_relation(one.costs.get('total_parameters'))} parameters {_than(study, first, second)}"
-    )
-    active = one.costs.get("active_measured")
-    if active is not None:
+def finding(study: Study, one: Comparison) -> str:
+    """Size, measured cost and quality of one arm against another, with what the seeds could have shown.
+
+    Args:
+        study: the sweep.
+        one: the comparison of two arms that have a finished seed in common.
+    """
+    ((first, second),) = one.pairs
+    sizes = [of_arm(study, arm, "total_parameters") for arm in (first, second)]
+    mine, theirs = (short(size.mean if size else None) for size in sizes)
+    against = f" ({mine} against {theirs})" if mine != theirs else f" ({mine})" if mine != NONE else ""
+    told = []
+    if (total := one.costs.get("total_parameters")) is not None:
+        told.append(f"has {_relation(total, 'parameters', second)}{against}")
+    if (active := one.costs.get("active_measured")) is not None:
         ends = _ends(active, percent=True)
-        sentence += f"; a token uses {_relation(active)} of them{f' ({ends})' if ends else ''}, as measured"
-    return f"{sentence}. {quality_sentence(one, name)}"
+        measured = f" (measured{f'; {ends}' if ends else ''})"
+        told.append(f"uses {_relation(active, 'parameters per token', '' if told else second)}{measured}")
+    sentence = f"{first} {' and '.join(told)}. " if told else ""
+    return sentence + quality_sentence(one, f"{first} less {second}")
+
+
+def nothing_in_common(study: Study, first: str, second: str) -> str:
+    """Why two arms are not compared."""
+    if not_comparable(study, first, second):
+        return f"{first} and {second} learned from different data, so that they are not compared."
+    return f"{first} and {second} have no finished seed in common yet."
 
 
 def quality_sentence(one: Comparison, what: str) -> str:
     """The difference in bits per byte, with interval, p, seeds, verdict and the smallest detectable."""
     found = one.quality
     if found is None:
-        return f"Quality of {what} cannot be told: no seed of both is finished on the same data."
-    said = _VERDICTS.get(verdict(one, one.p_holm), verdict(one, one.p_holm))
-    if found.low is None:
-        return f"Bits per byte, {what}: {change(found)} ({said})."
-    p = probability(found.p)
-    if one.p_holm is not None and one.p_holm != found.p:
-        p += f", after Holm's correction {probability(one.p_holm)}"
-    sentence = f"Bits per byte, {what}: {change(found).partition(' ')[0]} ({_ends(found)}; p = {p}; paired "
-    sentence += f"over {found.seeds} seeds): {said}."
-    if one.detectable is not None:
-        sentence += f" These seeds would show a true difference of {digits(one.detectable)} with 80% power."
-    return sentence
+        return (
+            f"Quality of {what} cannot be told yet: no seed of all these arms is finished on the same data."
+        )
+    return f"Bits per byte, {what}: {_difference(one, found)}{_detected(one)}"
 
 
 def power_sentence(analysis: Analysis) -> str:
-    """The smallest difference that the sweep could show."""
-    found = analysis.power
-    if found is None:
-        return "With fewer than two seeds the sweep can show no difference."
-    return (
-        f"Paired differences to {analysis.baseline} deviate by {digits(found.deviation)} {BITS} between "
-        f"seeds (all arms together), so that {found.seeds} seeds show a true difference of "
-        f"{digits(found.detectable)} with 80% power, and miss smaller ones more often."
-    )
+    """The smallest difference that the sweep could show, or why none is told."""
+    found, base = analysis.power, analysis.baseline
+    if found is not None:
+        return (
+            f"Paired differences to {base} deviate by {digits(found.deviation)} {BITS} between seeds (all "
+            f"arms together), so that {found.seeds} seeds show a true difference of "
+            f"{digits(found.detectable)} with 80% power, and miss smaller ones more often."
+        )
+    if base not in analysis.arms:
+        return f"What these seeds can show is not known yet: {base} has no finished cell."
+    beside = [arm.beside_baseline for arm in analysis.arms.values()]
+    paired = [one.quality.seeds for one in beside if one and one.quality and not one.same]
+    if not paired:
+        return f"What these seeds can show is not known yet: no other arm has a finished seed of {base}."
+    if max(paired) < 2:
+        return f"What these seeds can show is not known yet: no arm has two seeds in common with {base}."
+    return f"What these seeds can show is not known: differences to {base} are the same in all of them."
 
 
 def family_sentence(family: Levels) -> str:
     """What the largest value of a key did to measured active parameters and to quality."""
     (lowest, _), (highest, _) = family.values[0], family.values[-1]
     top = family.comparisons[-1]
+    moved = f"From {family.key}={lowest:g} to {highest:g}"
+    if top.quality is None:
+        return f"{moved} nothing can be told yet: {listed(top.pairs[0])} have no finished seed in common."
     active = top.costs.get("active_measured")
-    told = f"measured active parameters changed by {percent_change(active)}, and " if active else ""
-    return (
-        f"From {family.key}={lowest:g} to {highest:g} {told}{BITS} changed by {change(top.quality)} "
-        f"(p = {probability(top.quality.p if top.quality else None)}; in brackets 95% intervals)."
-    )
+    if active is None:
+        told = ""
+    else:
+        ends = _ends(active, percent=True)
+        told = (
+            f"measured active parameters changed by {percentage(active)}{f' ({ends})' if ends else ''}, and "
+        )
+    return f"{moved} {told}{BITS} changed by {_difference(top, top.quality)}{_detected(top)}"
 
 
 def answers(study: Study, analysis: Analysis) -> list[dict[str, str]]:
@@ -89,33 +124,26 @@ def answers(study: Study, analysis: Analysis) -> list[dict[str, str]]:
     said = {"What can these seeds show?": power_sentence(analysis)}
     for one in analysis.effects:
         said[f"What does {one.name} do?"] = quality_sentence(one, pairs_text(one.pairs))
-    said |= {f"What does {family.key} do?": family_sentence(family) for family in analysis.families}
+    said |= {f"What does {family.name} do?": family_sentence(family) for family in analysis.families}
     found = [arm.beside_baseline for arm in analysis.arms.values() if arm.beside_baseline is not None]
-    verdicts = {one.name: verdict(one, one.p_holm) for one in found}
-    better, worse = (
-        [name for name, given in verdicts.items() if given == wanted] for wanted in ("better", "worse")
-    )
+    told = {
+        wanted: [one.name for one in found if verdict(one) == wanted]
+        for wanted in (BETTER, WORSE, NOT_SHOWN, SAME)
+    }
+    rest = len(found) - sum(map(len, told.values()))
     said[f"Which arms differ from {analysis.baseline}?"] = (
-        f"After Holm's correction better: {', '.join(better) or 'none'}; worse: "
-        f"{', '.join(worse) or 'none'}; of the {len(found) - len(better) - len(worse)} others these seeds do "
-        "not tell."
+        f"After Holm's correction better: {', '.join(told[BETTER]) or 'none'}; worse: "
+        f"{', '.join(told[WORSE]) or 'none'}; of {len(told[NOT_SHOWN])} others these seeds do not tell"
+        + (f"; the same training: {', '.join(told[SAME])}" if told[SAME] else "")
+        + (f"; not tested, for want of two paired seeds that differ: {rest}." if rest else ".")
     )
     return [{"question": question, "answer": answer} for question, answer in said.items()]
 
 
 def remarks(study: Study, analysis: Analysis) -> list[str]:
     """Cells that lack, pairs that are none, arms that are one training, revisions that differ."""
-    said = []
-    for one in study.unfinished:
-        reason = one.reason if len(one.reason) <= _REASON else f"{one.reason[:_REASON]}…"
-        said.append(f"{one.arm} seed {one.seed} is {one.state}{f': {reason}' if reason else ''}.")
-    for arm in study.plan.arms:
-        have, wanted = len(study.of(arm)), sum(cell.arm == arm for cell in study.plan.cells)
-        if 0 < have < wanted:
-            said.append(f"{arm}: figures are of {have} of {wanted} seeds.")
-        elif not have:
-            said.append(f"{arm} is left out: none of its cells is finished.")
-    if study.plan.baseline not in analysis.arms:
+    said = _unfinished(study)
+    if study.cells and study.plan.baseline not in analysis.arms:
         said.append(
             f"The baseline {study.plan.baseline} has no finished cell: there are no differences to it."
         )
@@ -128,9 +156,8 @@ def remarks(study: Study, analysis: Analysis) -> list[str]:
     pairs |= {pair for some in study.plan.contrasts.values() for pair in some}
     for first, second in sorted(pairs):
         if seeds := not_comparable(study, first, second):
-            listed = ", ".join(map(str, seeds))
             said.append(
-                f"{first} and {second} are not paired at seed{'s' * (len(seeds) > 1)} {listed}: they read "
+                f"{first} and {second} are not paired at {_seeds(seeds)}: they read "
                 "other data, another order of it, or another number of tokens."
             )
     revisions = sorted({cell.texts["revision"] for cell in study.cells if cell.texts["revision"]})
@@ -141,18 +168,65 @@ def remarks(study: Study, analysis: Analysis) -> list[str]:
     return said
 
 
-def _relation(found: Estimate | None) -> str:
-    """`18.3% fewer`, `as many`."""
-    if found is None:
-        return "an unknown number of"
-    percent = 100 * found.mean
-    return "as many" if abs(percent) < 0.05 else f"{abs(percent):.1f}% {'fewer' if percent < 0 else 'more'}"
+def _unfinished(study: Study) -> list[str]:
+    """A remark for each arm that lacks seeds, or has failed, and one for what all arms lack."""
+    finished = {cell.seed for cell in study.cells}
+    none_at = [seed for seed in study.plan.seeds if seed not in finished]
+    open_ = [one for one in study.unfinished if one.state == UNFINISHED]
+    said = [f"No cell of {_seeds(none_at)} is finished."] if none_at else []
+    left_out = [arm for arm in study.plan.arms if not study.of(arm)]
+    if left_out and study.cells:
+        verb = "is" if len(left_out) == 1 else "are"
+        said.append(
+            f"{listed(left_out)} {verb} left out: no cell of {'it' if verb == 'is' else 'them'} is finished."
+        )
+    for arm in study.plan.arms:
+        seeds = [one.seed for one in open_ if one.arm == arm and one.seed not in none_at]
+        if seeds and arm not in left_out:
+            said.append(f"{arm}: {_seeds(seeds)} {'is' if len(seeds) == 1 else 'are'} not finished.")
+        by_reason: dict[tuple[str, str], list[int]] = {}
+        for one in study.unfinished:
+            if one.arm == arm and one.state != UNFINISHED:
+                by_reason.setdefault((one.state, one.reason), []).append(one.seed)
+        for (state, reason), failed in by_reason.items():
+            verb = "has" if len(failed) == 1 else "have"
+            told = f"{verb} failed" if state == FAILED else f"{'is' if verb == 'has' else 'are'} damaged"
+            short_reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]}…"
+            because = f": {short_reason.rstrip('.')}" if reason else ""
+            said.append(f"{arm}: {_seeds(failed)} {told}{because}.")
+    return said
 
 
-def _than(study: Study, first: str, second: str) -> str:
-    sizes = [of_arm(study, arm, "total_parameters") for arm in (first, second)]
-    mine, theirs = (short(one.mean if one else None) for one in sizes)
-    return f"than {second} ({mine} against {theirs})" if mine != theirs else f"as {second} ({mine})"
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}"
+
+
+def _difference(one: Comparison, found: Estimate) -> str:
+    """`+0.003 (95% interval …; p = …; paired over 3 seeds): no difference shown.`"""
+    said = _VERDICTS.get(verdict(one), verdict(one))
+    if found.low is None:
+        return f"{change(found)} ({said})."
+    p = probability(found.p)
+    if one.p_holm is not None and one.p_holm != found.p:
+        p += f", after Holm's correction {probability(one.p_holm)}"
+    mean, over = change(found).partition(" ")[0], f"paired over {found.seeds} seeds"
+    return f"{mean} ({_ends(found)}; p = {p}; {over}): {said}."
+
+
+def _detected(one: Comparison) -> str:
+    if one.detectable is None or one.quality is None:
+        return ""
+    return (
+        f" In {one.quality.seeds} seeds a true difference of {digits(one.detectable)} shows with 80% power."
+    )
+
+
+def _relation(found: Estimate, what: str, than: str) -> str:
+    """`18.3% fewer parameters than moe`, `as many parameters as moe`; without the arm if it was named."""
+    percent = round(100 * found.mean, 1)
+    if not percent:
+        return f"as many {what}{f' as {than}' if than else ''}"
+    return f"{abs(percent):.1f}% {'fewer' if percent < 0 else 'more'} {what}{f' than {than}' if than else ''}"
 
 
 def _ends(found: Estimate, *, percent: bool = False) -> str:

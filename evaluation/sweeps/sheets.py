@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from evaluation.benchmarks.figures import NONE, digits, probability
 from evaluation.benchmarks.sheet import Sheet
-from evaluation.sweeps.analysis import Analysis, Comparison, Levels
+from evaluation.sweeps.analysis import Analysis, Arm, Levels
 from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.comparing import COSTS, Comparison
 from evaluation.sweeps.pairing import Estimate
 from evaluation.sweeps.wording import (
     BITS,
@@ -16,13 +17,16 @@ from evaluation.sweeps.wording import (
     interval,
     pairs_text,
     percentage,
+    seeds_text,
     short,
     verdict,
 )
 
-_COSTS = ("total_parameters", "active_expected", "active_measured", "flops_measured", "tokens_per_second")
+_SIZES = COSTS[:4]
+"""Without speed, which says more of the machine."""
 _CHANGES = ("total_parameters", "active_measured", "flops_measured")
 INTERVALS = "In brackets: 95% t intervals over seeds."
+_ONCE = "a difference that is tested in several tables has one p, of the first of arms, effects and levels"
 
 
 def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -35,19 +39,25 @@ def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
         beside = arm.beside_baseline
         rows.append(
             [
-                *(_named(analysis, name), *(short(means.get(figure)) for figure in _COSTS[:4])),
+                *(
+                    _named(analysis, name),
+                    seeds_text(_seeds(arm)),
+                    *(short(means.get(figure)) for figure in _SIZES),
+                ),
                 interval(arm.figures.get(QUALITY)),
                 *((change(beside.quality), probability(beside.p_holm)) if beside else (NONE, NONE)),
+                digits(beside.detectable) if beside else NONE,
             ]
         )
-    header = ["arm", *(WORDS[figure] for figure in _COSTS[:4])]
-    header += [f"{BITS} (95%)", f"less {base} (95%)", "p, Holm"]
+    header = ["arm", "seeds", *(WORDS[figure] for figure in _SIZES)]
+    header += [f"{BITS} (95%)", f"less {base} (95%)", "p, Holm", "detectable"]
     note = (
-        f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed; Holm's "
-        "correction is over all arms of the sweep. Active parameters and FLOPs are measured over the last "
-        "tenth of the training."
+        f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed: "
+        "arms of different seeds are compared by them, not by their means. "
+        f"Holm's correction is over all arms of the sweep. {detectable_note(analysis)} Active parameters and "
+        "FLOPs are measured over the last tenth of the training."
     )
-    return Sheet("arms", "Arms", note, header, rows, in_terminal=False)
+    return Sheet("arms", "Arms", note, header, rows, frozenset({1}), in_terminal=False)
 
 
 def quality(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -56,21 +66,21 @@ def quality(analysis: Analysis, names: Sequence[str]) -> Sheet:
     for name in names:
         arm = analysis.arms[name]
         found = arm.figures.get(QUALITY)
-        row = [_named(analysis, name), str(found.seeds) if found else "0", interval(found)]
+        row = [_named(analysis, name), seeds_text(_seeds(arm)), interval(found)]
         beside = arm.beside_baseline
         if beside is None:
             row += ["", "", "", ""]
         else:
             p = beside.quality.p if beside.quality else None
             row += [change(beside.quality), probability(p), probability(beside.p_holm)]
-            row.append(verdict(beside, beside.p_holm))
+            row.append(verdict(beside))
         rows.append(row)
     header = ["arm", "seeds", f"{BITS} (95%)", f"less {analysis.baseline} (95%)", "p", "p, Holm", "finding"]
     note = (
         f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed (paired "
         "t test); Holm's correction is over all arms."
     )
-    return Sheet("quality", "Quality", note, header, rows, frozenset({6}))
+    return Sheet("quality", "Quality", note, header, rows, frozenset({1, 6}))
 
 
 def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -79,7 +89,7 @@ def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
     for name in names:
         arm = analysis.arms[name]
         cells = [_named(analysis, name)]
-        for figure in _COSTS:
+        for figure in COSTS:
             found = arm.figures.get(figure)
             shown = short(found.mean if found else None)
             told = arm.beside_baseline.costs.get(figure) if arm.beside_baseline else None
@@ -89,7 +99,7 @@ def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
         f"Means over seeds; in brackets the change against {analysis.baseline}. Measured: over the last "
         "tenth of the training. Speed depends on what else the machine did."
     )
-    return Sheet("costs", "Cost", note, ["arm", *(WORDS[figure] for figure in _COSTS)], rows)
+    return Sheet("costs", "Cost", note, ["arm", *(WORDS[figure] for figure in COSTS)], rows)
 
 
 def changes(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -104,10 +114,11 @@ def changes(analysis: Analysis, names: Sequence[str]) -> Sheet:
     return Sheet("changes", "Changes of cost", note, header, rows, in_terminal=False)
 
 
-def comparisons(name: str, title: str, found: Sequence[Comparison], first: str) -> Sheet:
-    """A row for each comparison: what it compares, quality and cost.
+def comparisons(analysis: Analysis, name: str, title: str, found: Sequence[Comparison], first: str) -> Sheet:
+    """A row for each comparison: what it compares, quality and cost; none where no two arms are paired.
 
     Args:
+        analysis: of the sweep.
         name: of the sheet.
         title: of the sheet.
         found: one family of tests.
@@ -115,22 +126,23 @@ def comparisons(name: str, title: str, found: Sequence[Comparison], first: str) 
     """
     rows = [
         [
-            *(one.name, pairs_text(one.pairs), change(one.quality)),
-            *(probability(one.p_holm), verdict(one, one.p_holm)),
+            *(one.name, pairs_text(one.pairs), seeds_text(one.quality.by_seed if one.quality else ())),
+            *(change(one.quality), probability(one.p_holm), verdict(one)),
             *(percentage(one.costs.get(figure)) for figure in _CHANGES),
             digits(one.detectable),
         ]
         for one in found
+        if any(other.quality is not None for other in found)
     ]
-    header = [first, "compared", f"{BITS} (95%)", "p, Holm", "finding"]
+    header = [first, "compared", "seeds", f"{BITS} (95%)", "p, Holm", "finding"]
     header += [*(WORDS[figure] for figure in _CHANGES), "detectable"]
-    words = {1, 4}
+    words = {1, 2, 5}
     if all(row[0] == row[1] for row in rows):  # a name that says it all
-        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {3}
+        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {1, 4}
     note = (
         f"First less second, paired by seed, the mean over pairs; below 0 the first is better. {INTERVALS} "
-        "Holm's correction is over this table. Cost: change of the first against the second. Detectable: the "
-        "smallest true difference that so many seeds show with 80% power."
+        f"Holm's correction is over this table; {_ONCE}. Cost: change of the first against the second. "
+        f"{detectable_note(analysis)}"
     )
     return Sheet(name, title, note, header, rows, frozenset(words))
 
@@ -146,22 +158,26 @@ def levels(analysis: Analysis, family: Levels) -> Sheet:
         active = figures.get("active_measured")
         rows.append(
             [
-                *(f"{value:g}", name, interval(figures.get(QUALITY))),
+                *(f"{value:g}", name, seeds_text(_seeds(analysis.arms[name]))),
+                interval(figures.get(QUALITY)),
                 *((change(one.quality), probability(one.p_holm)) if one else ("", "")),
+                digits(one.detectable) if one else "",
                 short(active.mean if active else None),
                 change(one.costs.get("active_measured"), percent=True) if one else "",
                 _mean(figures, "mean_width", digits),
                 _mean(figures, "idle_experts", digits),
             ]
         )
-    header = [family.key, "arm", f"{BITS} (95%)", f"less that at {lowest} (95%)", "p, Holm"]
-    header += [WORDS["active_measured"], "change, %", "mean width", "idle experts"]
+    header = [family.key, "arm", "seeds", f"{BITS} (95%)", f"less that at {lowest} (95%)", "p, Holm"]
+    header += ["detectable", WORDS["active_measured"], "change, %", "mean width", "idle experts"]
     note = (
-        f"{INTERVALS} Differences and changes are against {family.key}={lowest}, paired by seed; Holm's "
-        "correction is over the levels. Active parameters: over the last tenth of the training; mean width "
+        f"{INTERVALS} Differences and changes are against {family.key}={lowest}, paired by seed: levels of "
+        "different seeds are compared by them, not by their means. Holm's correction is over the levels; "
+        f"{_ONCE}. "
+        f"{detectable_note(analysis)} Active parameters: over the last tenth of the training; mean width "
         "of the experts that computed a row, and idle experts, over all layers: in the last validation."
     )
-    return Sheet(f"family_{family.key}", f"{family.key}", note, header, rows, frozenset({1}))
+    return Sheet(f"family_{family.name}", family.name, note, header, rows, frozenset({1, 2}))
 
 
 def powers(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -180,8 +196,8 @@ def powers(analysis: Analysis, names: Sequence[str]) -> Sheet:
     header = ["arm", "seeds", "deviation between seeds", "smallest detectable"]
     note = (
         f"In {BITS}: deviation over seeds of the paired difference to {analysis.baseline}, and the smallest "
-        "true difference that a two-sided paired t test at 5% then finds with 80% power. A deviation of few "
-        "seeds is itself uncertain: that of all arms together is the steadier one."
+        "true difference that a two-sided paired t test at 5% finds with 80% power in so many seeds. A "
+        "deviation of few seeds is itself uncertain: the last column takes that of all arms together."
     )
     return Sheet("power", "Power", note, header, rows, in_terminal=False)
 
@@ -193,6 +209,22 @@ def needed(analysis: Analysis) -> Sheet:
     shown = digits(analysis.power.deviation) if analysis.power else NONE
     note = f"For 80% power at 5%, with a deviation of {shown} {BITS} between seeds."
     return Sheet("seeds_needed", "Seeds that a difference needs", note, [BITS, "seeds"], rows)
+
+
+def detectable_note(analysis: Analysis) -> str:
+    """What the column says."""
+    if analysis.power is None:
+        return "Detectable: not known before two seeds of a difference are finished."
+    return (
+        "Detectable: the smallest true difference that so many seeds show with 80% power in one test, if "
+        f"differences deviate by {digits(analysis.power.deviation)} between seeds, as those of all arms to "
+        f"{analysis.baseline} do together."
+    )
+
+
+def _seeds(arm: Arm) -> Sequence[int]:
+    found = arm.figures.get(QUALITY)
+    return list(found.by_seed) if found else []
 
 
 def _named(analysis: Analysis, name: str) -> str:

@@ -8,6 +8,8 @@ from evaluation.sweeps.cells import Cell, CurvePoint
 from evaluation.sweeps.families import Family
 from evaluation.sweeps.plan import Plan
 
+UNFINISHED, FAILED, DAMAGED = "not finished", "failed", "damaged"
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -16,9 +18,9 @@ class Unfinished:
     arm: str
     seed: int
     state: str
-    """`not begun`, `running`, `failed`, …"""
+    """One of the three above: whether a cell waits or runs is soon out of date."""
     reason: str
-    """Of a failure; may be empty."""
+    """Of a failure or a damage, without paths of the machine; may be empty."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from evaluation.benchmarks.terminal import point, sheet_table
 from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.blocks import all_sheets
 
-_NARROW = {"effects": (0, 2, 3, 4, 6), "levels": (0, 2, 3, 4, 6), "family_": (0, 2, 3, 4, 5, 6)}
+_NARROW = {
+    "quality": (0, 1, 2, 3, 6),
+    "costs": (0, 1, 3, 4, 5),
+    "effects": (0, 2, 3, 4, 5, 7),
+    "levels": (0, 2, 3, 4, 5, 7),
+    "family_": (0, 2, 3, 4, 5, 7),
+}
 """Columns of wide tables, by what their names begin with, that a terminal has room for."""
 
 
@@ -29,7 +35,7 @@ def render(analysis: Analysis, result: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(result["summary"])]
     for sheet in all_sheets(analysis):
         if sheet.in_terminal:
-            parts += [sheet_table(_narrowed(sheet)), Padding(Text(sheet.note, style="dim"), (0, 0, 1, 0))]
+            parts += [sheet_table(narrowed(sheet)), Padding(Text(sheet.note, style="dim"), (0, 0, 1, 0))]
     parts += [point(one["answer"]) for one in result["answers"]]
     if result["remarks"]:
         parts += [Text("\nRemarks", style="bold"), *map(point, result["remarks"])]
@@ -41,7 +47,8 @@ def render(analysis: Analysis, result: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _narrowed(sheet: Sheet) -> Sheet:
+def narrowed(sheet: Sheet) -> Sheet:
+    """The columns that a terminal has room for."""
     kept = next((columns for name, columns in _NARROW.items() if sheet.name.startswith(name)), None)
     if kept is None:
         return sheet

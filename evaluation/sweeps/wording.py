@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from evaluation.benchmarks.figures import NONE, with_interval
-from evaluation.sweeps.analysis import Comparison
+from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.pairing import Estimate, Pairs
 
 SIGNIFICANT = 0.05
 BITS = "bits per byte"
+UNPAIRED, SAME, ONE_SEED = "not paired", "the same training", "one seed tells nothing"
+NO_SPREAD, NOT_SHOWN = "equal in all seeds, no test", "not shown"
+BETTER, WORSE = "better", "worse"
 WORDS = {
     "total_parameters": "total parameters",
     "active_expected": "active, expected",
@@ -26,7 +30,7 @@ def short(value: float | None) -> str:
     if value is None:
         return NONE
     for unit, size in _UNITS:
-        if value >= size:
+        if value >= 0.99995 * size and value >= 999.95:  # what rounds to the unit has the unit
             return f"{value / size:#.4g}".rstrip(".") + unit
     return f"{value:.4g}"
 
@@ -58,18 +62,34 @@ def pairs_text(pairs: Pairs) -> str:
     return "; ".join(f"{first} less {second}" for first, second in pairs)
 
 
-def verdict(found: Comparison, p: float | None) -> str:
-    """Whether quality is better, worse, the same by construction, or not shown to differ.
+def seeds_text(seeds: Iterable[int]) -> str:
+    """`1`, `1, 3`, `1 to 5, 8`; a dash for none."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
+    return ", ".join(part for some in parts for part in some) or NONE
 
-    Args:
-        found: the comparison.
-        p: that decides, Holm's or the plain one.
-    """
+
+def listed(names: Sequence[object]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    texts = list(map(str, names))
+    return " and ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
+
+
+def verdict(found: Comparison) -> str:
+    """Whether quality is better, worse, the same by construction, or not shown to differ, by Holm's p."""
     if found.quality is None:
-        return "not paired"
+        return UNPAIRED
+    if found.same:
+        return SAME
+    if found.quality.seeds < 2:
+        return ONE_SEED
     if found.quality.low is None:
-        same = found.quality.seeds > 1 and found.quality.mean == 0
-        return "the same training" if same else "one seed tells nothing"
-    if p is None or p >= SIGNIFICANT:
-        return "not shown"
-    return "better" if found.quality.mean < 0 else "worse"
+        return NO_SPREAD
+    if found.p_holm is None or found.p_holm >= SIGNIFICANT:
+        return NOT_SHOWN
+    return BETTER if found.quality.mean < 0 else WORSE

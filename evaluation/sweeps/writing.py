@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,21 @@ from evaluation.benchmarks.sheet import Sheet
 from evaluation.report.tables import Chart
 from evaluation.sweeps import blocks, document
 from evaluation.sweeps.analysis import Analysis
+from evaluation.sweeps.charts import ALWAYS
 from evaluation.sweeps.page import as_page
-from evaluation.sweeps.storing import save_study
+from evaluation.sweeps.storing import save_study, study_texts
 from evaluation.sweeps.study import Study
 from mohge.files import write_json_atomically, write_text_atomically
 
 PAGE, RESULTS, CELLS, CHARTS = "index.html", "results.json", "cells.csv", "charts"
+_LIBRARYS = ("$schema", "config", "name", "views", "data", "datasets", "usermeta")
+"""Keys of a specification that hold the data again, or what the library and the common look put there."""
+_NOTHING = """<svg xmlns="http://www.w3.org/2000/svg" width="860" height="60" viewBox="0 0 860 60">
+<rect width="860" height="60" fill="#f4f5f7"/>
+<text x="20" y="35" font-family="sans-serif" font-size="14" fill="#33383f">
+Nothing to draw yet: too few cells are finished.</text>
+</svg>
+"""
 _DIGEST = re.compile(r"<!-- figure ([0-9a-f]{16}) -->")
 
 
@@ -68,7 +77,7 @@ def renew_document(
         check: write nothing.
 
     Returns:
-        What has changed, or would: `table arms`, `figure pareto_active`, `NAME.csv`.
+        What has changed, or would: `table arms`, `figure pareto_active`, `NAME.csv`, in this order.
 
     Raises:
         UserError: the document cannot be read, names what the sweep does not have, or the disk refuses.
@@ -77,7 +86,7 @@ def renew_document(
     folder = document.figures_folder(path)
     by_name = {chart.name: chart for chart in charts}
     wanted = document.figures_of(path, text)
-    document.check_figures(path, wanted, list(by_name))
+    document.check_figures(path, wanted, [*by_name, *(name for name in ALWAYS if name not in by_name)])
 
     def make(kind: str, name: str, given: list[str]) -> str:
         if kind == "table":
@@ -85,23 +94,35 @@ def renew_document(
         return blocks.sentence(study, analysis, name, given)
 
     new, changed = document.renewed(path, text, make)
-    figures = {folder / f"{name}.svg": by_name[name] for name in wanted}
-    stale = {place: chart for place, chart in figures.items() if _digest_in(place) != _digest(chart)}
-    changed += [f"figure {chart.name}" for chart in stale.values()]
+    figures = {name: _figure(by_name.get(name)) for name in wanted}
+    stale = [name for name, (digest, _) in figures.items() if _digest_in(folder / f"{name}.svg") != digest]
+    changed += [f"figure {name}" for name in stale]
+    texts = study_texts(study, folder / f"{analysis.name}.csv")
+    differing = {place: made for place, made in texts.items() if not _holds(place, made)}
+    changed += [place.name for place in differing]
     if not check:
         if new != text:
             write_text_atomically(path, new)
-        for place, chart in stale.items():
-            write_text_atomically(place, as_svg(chart))
-        save_study(study, folder / f"{analysis.name}.csv")
+        for name in stale:
+            write_text_atomically(folder / f"{name}.svg", figures[name][1]())
+        for place, made in differing.items():
+            write_text_atomically(place, made)
     return changed
+
+
+def _figure(chart: Chart | None) -> tuple[str, Callable[[], str]]:
+    """Checksum of a figure, and what makes it; without a chart, of a picture that says so."""
+    if chart is not None:
+        return figure_digest(chart), lambda: as_svg(chart)
+    digest = hashlib.sha256(_NOTHING.encode()).hexdigest()[:16]
+    return digest, lambda: _NOTHING.replace(">", f"><!-- figure {digest} -->", 1)
 
 
 def as_svg(chart: Chart) -> str:
     """A chart as SVG, the same bytes each time, with a checksum of what it draws."""
     svg: str = vl_convert.vegalite_to_svg(chart.picture)
     head, tag, rest = svg.partition(">")
-    return f"{head}{tag}<!-- figure {_digest(chart)} -->{rest}\n"
+    return f"{head}{tag}<!-- figure {figure_digest(chart)} -->{rest}\n"
 
 
 def as_markdown(result: Mapping[str, Any], tables: Iterable[Sheet]) -> str:
@@ -125,20 +146,33 @@ def as_latex(result: Mapping[str, Any], tables: Iterable[Sheet]) -> str:
 def table_markdown(sheet: Sheet) -> str:
     """A table of GitHub's Markdown, and below it how to read it."""
     if not sheet.rows:
-        return "The sweep has no figures for this table."
+        return "None of this is finished yet."
     rule = [":--" if place == 0 or place in sheet.words else "--:" for place in range(len(sheet.header))]
     lines = [markdown_row(map(marked, cells)) for cells in (sheet.header, *sheet.rows)]
     lines.insert(1, markdown_row(rule))
     return "\n".join(lines) + f"\n\n{marked(sheet.note)}"
 
 
-def _digest(chart: Chart) -> str:
-    return hashlib.sha256(json.dumps(chart.picture, sort_keys=True).encode()).hexdigest()[:16]
+def figure_digest(chart: Chart) -> str:
+    """Of the figures and of what we draw with them, not of what the library of charts adds."""
+    told = [chart.title, chart.note, chart.table.csv(), _ours(chart.picture)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _ours(spec: Any) -> Any:
+    if isinstance(spec, dict):
+        return {key: _ours(value) for key, value in spec.items() if key not in _LIBRARYS}
+    return [_ours(value) for value in spec] if isinstance(spec, list) else spec
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file has this text, to the byte."""
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _digest_in(path: Path) -> str | None:
     """The checksum in a figure that is there already."""
     if not path.exists():
         return None
-    found = _DIGEST.search(path.read_text(encoding="utf-8"))
+    found = _DIGEST.search(path.read_text(encoding="utf-8", errors="replace"))
     return found.group(1) if found else None

@@ -34,6 +34,10 @@ def run(config: ReportConfig, overrides: list[str]) -> None:
         _refuse(given, _OF_RUNS, "with sweep=PATH")
         if config.check and config.document is None:
             raise UserError("check=true has no effect without document=FILE: name the document to check")
+        if config.check and config.output is not None:
+            raise UserError(
+                f"output={config.output} has no effect with check=true, which writes nothing: leave it out"
+            )
         outcome = build("sweep", config.sweep.target, config)
         emit(outcome.result, outcome.render, config.format, output=None)
         return

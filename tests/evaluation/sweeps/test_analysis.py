@@ -3,13 +3,18 @@
 import pytest
 from scipy import stats
 
-from evaluation.sweeps.analysis import analyse
+from evaluation.benchmarks.figures import NONE
+from evaluation.sweeps.analysis import analyse, compare_pairs
+from evaluation.sweeps.blocks import sentence, table
 from evaluation.sweeps.cells import Cell
+from evaluation.sweeps.charts import charts
 from evaluation.sweeps.families import Family
 from evaluation.sweeps.pairing import difference
 from evaluation.sweeps.plan import parse_plan
-from evaluation.sweeps.sentences import remarks
+from evaluation.sweeps.sentences import answers, family_sentence, power_sentence, remarks
 from evaluation.sweeps.study import Study, Unfinished
+from evaluation.sweeps.wording import short, verdict
+from mohge.errors import UserError
 
 MOE = {1: 2.00, 2: 2.10, 3: 2.20}
 MOHGE = {1: 2.01, 2: 2.13, 3: 2.22}
@@ -118,7 +123,7 @@ def test_cells_that_read_other_data_are_not_paired_and_it_is_said():
     analysis = analyse(found)
     assert list(analysis.arms["mohge"].beside_baseline.quality.by_seed) == [2]
     (said,) = [remark for remark in remarks(found, analysis) if "not paired" in remark]
-    assert said.startswith("mohge and moe are not paired at seeds 1, 3: they read other data")
+    assert said.startswith("mohge and moe are not paired at seeds 1 and 3: they read other data")
 
 
 def test_arms_of_one_training_are_no_test():
@@ -146,23 +151,213 @@ def test_power_is_of_the_pooled_deviation():
 def test_a_family_is_against_its_smallest_level():
     levels = [(0.0, "none"), (0.1, "some"), (1.0, "much")]
     cells = [*arm("moe", MOE), *arm("none", MOE), *arm("some", MOHGE), *arm("much", SIZES)]
-    (found,) = analyse(study(cells, families=[Family("loss.group_weight", levels)])).families
+    (found,) = analyse(
+        study(cells, families=[Family("loss.group_weight", "loss.group_weight", levels)])
+    ).families
     assert [one.pairs for one in found.comparisons] == [[("some", "none")], [("much", "none")]]
     assert found.comparisons[0].quality.mean == pytest.approx(0.02)
 
 
 def test_what_is_not_finished_is_said_and_the_rest_goes_on():
-    unfinished = [Unfinished("mohge", 3, "failed", "non-finite loss"), Unfinished("late", 1, "not begun", "")]
+    unfinished = [
+        Unfinished("mohge", 3, "failed", "non-finite loss"),
+        Unfinished("late", 1, "not finished", ""),
+    ]
     found = study([*arm("moe", MOE), *arm("mohge", {1: 2.0, 2: 2.1})], unfinished=unfinished)
     said = remarks(found, analyse(found))
-    assert "mohge seed 3 is failed: non-finite loss." in said
-    assert "late seed 1 is not begun." in said
-    assert "mohge: figures are of 2 of 3 seeds." in said
-    assert "late is left out: none of its cells is finished." in said
+    assert "mohge: seed 3 has failed: non-finite loss." in said
+    assert "late is left out: no cell of it is finished." in said
 
 
 def test_without_the_baseline_there_are_means_and_a_remark():
-    found = study(arm("mohge", MOHGE), unfinished=[Unfinished("moe", 1, "running", "")])
+    found = study(arm("mohge", MOHGE), unfinished=[Unfinished("moe", 1, "not finished", "")])
     analysis = analyse(found)
     assert analysis.arms["mohge"].beside_baseline.quality is None
     assert any("The baseline moe has no finished cell" in remark for remark in remarks(found, analysis))
+
+
+def sentence_of(found, given, name="finding"):
+    return sentence(found, analyse(found), name, given)
+
+
+def test_a_pair_has_one_p_and_one_verdict_wherever_it_is_shown():
+    """Holm over two contrasts, over two arms beside the baseline, over two pairs and over two levels."""
+    cells = [*arm("moe", MOE), *arm("a", {1: 2.010, 2: 2.111, 3: 2.212}), *arm("b", SIZES)]
+    contrasts = {"a": [["b", "a"]], "all": [["a", "moe"]], "two": [["a", "moe"], ["b", "a"]]}
+    levels = [(0.0, "a"), (1.0, "b"), (2.0, "moe")]
+    found = study(cells, contrasts=contrasts, families=[Family("lr", "lr", levels)])
+    analysis = analyse(found)
+    beside = analysis.arms["a"].beside_baseline
+    assert beside.p_holm == pytest.approx(2 * beside.quality.p)  # of 0.0033 beside 0.12
+    asked = {
+        one.name: one for one in compare_pairs(found, analysis, {"x": [("a", "moe")], "y": [("b", "a")]})
+    }
+    by_effect = {one.name: one.p_holm for one in analysis.effects}
+    assert asked["x"].p_holm == by_effect["all"] == beside.p_holm
+    assert asked["y"].p_holm == by_effect["a"]
+    against_a = {one.pairs[0]: one.p_holm for one in analysis.families[0].comparisons}
+    assert against_a == {("b", "a"): by_effect["a"], ("moe", "a"): beside.p_holm}
+
+
+def test_pairs_of_one_block_are_one_family_of_tests():
+    cells = [*arm("moe", MOE), *arm("a", {1: 2.010, 2: 2.111, 3: 2.212}), *arm("b", SIZES), *arm("c", PLAIN)]
+    found = study(cells)
+    alone, both = (
+        compare_pairs(found, analyse(found), {str(p): [p] for p in pairs})[0]
+        for pairs in ([("b", "a")], [("b", "a"), ("c", "a")])
+    )
+    assert both.p_holm == pytest.approx(2 * alone.p_holm)
+    text = sentence_of(found, ["b less a", "c less a"])
+    assert text.count("after Holm's correction") == 2
+
+
+def test_a_pairs_power_is_of_the_pooled_deviation_and_its_own_seeds():
+    cells = [*arm("moe", MOE), *arm("mohge", MOHGE), *arm("sizes", {1: 2.04, 2: 2.12})]
+    analysis = analyse(study(cells))
+    # Variances 0.0001 with two degrees of freedom, and 0.0002 with one.
+    assert analysis.power.deviation == pytest.approx((0.0004 / 3) ** 0.5)
+    two = analysis.arms["sizes"].beside_baseline
+    three = analysis.arms["mohge"].beside_baseline
+    assert three.detectable == pytest.approx(3.26404 * analysis.power.deviation, rel=1e-4)
+    assert two.detectable > 3 * three.detectable
+
+
+def test_arms_that_share_their_cells_are_one_test_and_one_deviation():
+    twins = [cell(name, seed, bits, id=f"t-{seed}") for name in ("a", "b") for seed, bits in MOHGE.items()]
+    cells = [*arm("moe", MOE), *arm("sizes", SIZES), *twins]
+    analysis = analyse(study(cells))
+    assert analysis.power.deviation == pytest.approx(0.0007**0.5)  # not 0.0015 / 3
+    mohge = analysis.arms["a"].beside_baseline
+    assert mohge.p_holm == analysis.arms["b"].beside_baseline.p_holm
+    assert mohge.p_holm == pytest.approx(2 * mohge.quality.p)  # of two tests, not three
+
+
+def test_sentences_of_size_agree_with_themselves():
+    sizes = {"total_parameters": 3190500.0, "active_measured": 44.0}
+    other = cell("mohge", 1, 2.1, total_parameters=3191600.0)
+    text = sentence_of(study([cell("moe", 1, 2.0, **sizes), other]), ["mohge less moe"])
+    assert text.startswith("mohge has as many parameters as moe (3.192M against 3.191M) and uses 13.6% more")
+    assert "13.6% more parameters per token (measured)." in text
+    fewer = cell("mohge", 1, 2.1, total_parameters=1.4190e6)
+    text = sentence_of(study([cell("moe", 1, 2.0, total_parameters=1.4204e6), fewer]), ["mohge less moe"])
+    assert text.startswith(
+        "mohge has 0.1% fewer parameters than moe (1.419M against 1.420M) and uses as many"
+    )
+    waiting = study(arm("moe", MOE), unfinished=[Unfinished("mohge", 1, "not finished", "")])
+    assert sentence_of(waiting, ["mohge less moe"]) == "mohge and moe have no finished seed in common yet."
+
+
+def test_verdicts_say_why_there_is_no_test():
+    same = [cell("same", seed, bits, id=f"moe-{seed}") for seed, bits in MOE.items()]
+    equal = {seed: bits + 0.5 for seed, bits in {1: 2.0, 2: 2.5, 3: 2.25}.items()}
+    flat = study([*arm("moe", {1: 2.0, 2: 2.5, 3: 2.25}), *arm("mohge", equal)])
+    analysis = analyse(flat)
+    assert verdict(analysis.arms["mohge"].beside_baseline) == "equal in all seeds, no test"
+    assert "are the same in all of them" in power_sentence(analysis)
+    cells = [*arm("moe", MOE), *arm("mohge", MOHGE), *same, *arm("one", {1: 2.0}), *arm("late", {4: 2.0})]
+    found = study(cells)
+    told = {a.name: verdict(a.beside_baseline) for a in analyse(found).arms.values() if a.beside_baseline}
+    assert told == {
+        "mohge": "not shown",
+        "same": "the same training",
+        "one": "one seed tells nothing",
+        "late": "not paired",
+    }
+    last = answers(found, analyse(found))[-1]["answer"]
+    assert "of 1 others these seeds do not tell; the same training: same; not tested" in last
+    assert last.endswith("that differ: 2.")
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        (arm("mohge", MOHGE), "moe has no finished cell"),
+        ([*arm("moe", {1: 2.0}), *arm("mohge", {2: 2.0})], "no other arm has a finished seed of moe"),
+        ([*arm("moe", MOE), *arm("mohge", {2: 2.0})], "no arm has two seeds in common with moe"),
+    ],
+)
+def test_why_power_is_not_known_is_said(cells, why):
+    waiting = [Unfinished(name, 9, "not finished", "") for name in ("moe", "mohge")]
+    assert power_sentence(analyse(study(cells, unfinished=waiting))).endswith(f"known yet: {why}.")
+
+
+def test_a_family_is_judged_by_the_p_of_its_table():
+    levels = [(0.0, "none"), (0.1, "plain"), (1.0, "much")]
+    cells = [*arm("moe", {4: 2.0}), *arm("none", MOE), *arm("plain", PLAIN)]
+    cells += arm("much", {1: 2.015, 2: 2.13, 3: 2.2225})
+    (found,) = analyse(study(cells, families=[Family("lr", "lr", levels)])).families
+    top = found.comparisons[-1]
+    assert top.quality.p < 0.05 < top.p_holm == pytest.approx(2 * top.quality.p)
+    assert "after Holm's correction" in family_sentence(found)
+    assert "no difference shown" in family_sentence(found)
+    one = study(
+        [*arm("none", MOE), *arm("much", {1: 2.01}), *arm("moe", MOE)],
+        families=[Family("lr", "lr", levels[::2])],
+    )
+    assert "(one seed tells nothing)" in family_sentence(analyse(one).families[0])
+    assert NONE not in family_sentence(analyse(one).families[0])
+
+
+def test_two_families_of_one_key_have_two_names():
+    cells = [*arm("moe", MOE)]
+    for place, name in enumerate("abcdef"):
+        cells += arm(name, {seed: bits + 0.1 * place for seed, bits in MOE.items()})
+    families = [Family(f"lr of {some[0]}", "lr", list(enumerate(some))) for some in ("abc", "def")]
+    found = study(cells, families=families)
+    analysis = analyse(found)
+    assert {one["question"] for one in answers(found, analysis)} >= {
+        "What does lr of a do?",
+        "What does lr of d do?",
+    }
+    names = [chart.name for chart in charts(found, analysis)]
+    assert {"family_lr_of_a", "family_lr_of_d"} <= set(names)
+    assert "| d |" not in table(found, analysis, "family", ["lr of a"]).rows
+    with pytest.raises(UserError, match="family of lr is one of several: choose one of lr of a, lr of d"):
+        table(found, analysis, "family", ["lr"])
+
+
+def test_tables_and_charts_tell_which_seeds_they_are_of():
+    """moe and mohge have three seeds, late has the third alone, which is the worst for all."""
+    found = study([*arm("moe", MOE), *arm("mohge", MOHGE), cell("late", 3, 2.19)])
+    analysis = analyse(found)
+    sheet = table(found, analysis, "arms", [])
+    assert [row[:2] for row in sheet.rows] == [
+        ["moe (baseline)", "1 to 3"],
+        ["mohge", "1 to 3"],
+        ["late", "3"],
+    ]
+    drawn = {chart.name: chart for chart in charts(found, analysis)}
+    pareto = drawn["pareto_total"].table
+    parts = {row[0]: row[1:3] for row in pareto.rows if row[2] in ("mean", "mean of few")}
+    assert parts["late"] == ("not ranked", "mean of few")
+    assert parts["mohge"][1] == "mean"
+    assert {row[0] for row in pareto.rows if row[2] == "front"} == {"moe"}
+    forest = {row[0]: row[1] for row in drawn["differences"].table.rows if str(row[1]).startswith("mean")}
+    assert forest == {"mohge": "mean", "late": "mean of few"}
+    assert {row[0] for row in drawn["differences"].table.rows if row[1] == "band"} == {"mohge"}
+
+
+def test_wide_intervals_do_not_flatten_a_chart():
+    """Two seeds that are 0.1 apart have an interval of 1.27: the axis spans less than twice the points."""
+    found = study([*arm("moe", {1: 2.0, 2: 2.1}), *arm("mohge", {1: 2.05, 2: 2.1})])
+    (chart,) = [one for one in charts(found, analyse(found)) if one.name == "pareto_total"]
+    low, high = chart.picture["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert 0.1 < high - low < 0.2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999.0, "999"), (999_960.0, "1.000M"), (3190272.0, "3.190M"), (999.96, "1.000k")]
+)
+def test_short_figures_have_the_unit_they_round_to(value, text):
+    assert short(value) == text
+
+
+def test_remarks_are_one_for_an_arm():
+    late = [Unfinished("mohge", seed, "not finished", "") for seed in (2, 3)]
+    gone = [Unfinished(name, 1, "not finished", "") for name in ("x", "y")]
+    found = study([*arm("moe", {1: 2.0, 2: 2.1}), cell("mohge", 1, 2.0)], unfinished=[*late, *gone])
+    assert remarks(found, analyse(found))[:3] == [
+        "No cell of seed 3 is finished.",
+        "x and y are left out: no cell of them is finished.",
+        "mohge: seed 2 is not finished.",
+    ]

@@ -8,10 +8,15 @@ import shutil
 import pytest
 from invented_sweeps import write_plan
 
+from evaluation.run_data import read_object
+from evaluation.sweeps.plan import parse_plan
 from evaluation.sweeps.reading import read_study
-from evaluation.sweeps.storing import save_study
+from evaluation.sweeps.storing import FORMAT, save_study
 from mohge.budget import budget
 from mohge.errors import UserError
+from mohge.sweep.cells import Cell as SweepCell
+from mohge.sweep.cells import Plan as SweepPlan
+from mohge.sweep.cells import write_plan as write_real_plan
 
 
 def test_a_cell_has_the_figures_of_its_run(sweep):
@@ -68,15 +73,15 @@ def test_every_way_of_not_being_finished_is_told(sweep, tmp_path):
     (cells / ids["moe", 2] / "status.json").write_text('{"state": "running"}')
     (cells / ids["moe", 3] / "budget.json").unlink()
     shutil.rmtree(cells / ids["mohge", 1])
-    lines = [{"event": "start"}, {"event": "end", "status": 2, "reason": "no such corpus"}]
+    lines = [{"event": "start"}, {"event": "end", "status": 2, "reason": "no corpus /home/me/corpus.txt"}]
     (cells / f"{ids['mohge', 1]}.attempts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     found = {(one.arm, one.seed): (one.state, one.reason) for one in read_study(str(copy)).unfinished}
     assert found["moe", 1] == ("failed", "a loss of NaN")
-    assert found["moe", 2] == ("running", "")
+    assert found["moe", 2] == ("not finished", "")
     assert found["moe", 3][0] == "damaged"
-    assert "budget.json is missing" in found["moe", 3][1]
-    assert found["mohge", 1] == ("failed", "no such corpus")
-    assert found["dense", 3] == ("not begun", "")
+    assert found["moe", 3][1].startswith(f"cells/{ids['moe', 3]}/budget.json is missing")
+    assert found["mohge", 1] == ("failed", "no corpus corpus.txt")
+    assert found["dense", 3] == ("not finished", "")
 
 
 def test_matched_widths_and_their_difference_are_kept(sweep, tmp_path):
@@ -109,9 +114,15 @@ REFUSED = {
     "columns.csv": "columns.csv has no column id",
     "words.csv": "words.csv is damaged .the row of moe seed 1",
     "arms.csv": "arms.csv has the arm other, which arms.json lacks",
+    "latin.csv": "latin.csv cannot be read as a table .*codec",
+    "quote.csv": "quote.csv cannot be read as a table .unexpected end of data",
+    "short.csv": "short.csv is damaged .the row of moe seed 1 has not as many columns",
+    "inf.csv": "inf.csv is damaged .the row of moe seed 1",
+    "twice.csv": "twice.csv has moe seed 1 twice",
+    "plan.csv": "plan.json is damaged: make it again",
     "format": "has format 7, not mohge-sweep-1",
     "unknown": "names the arm x, which it does not have: choose of moe",
-    "begun": "has no finished cell .moe seed 1 is not begun.: run mohge-sweep first",
+    "begun": "has no finished cell .moe seed 1: not finished.: run mohge-sweep first",
 }
 
 
@@ -123,12 +134,37 @@ def test_what_is_no_sweep_is_refused(name, sweep, tmp_path):
     write_plan(tmp_path / "unknown", {"moe": {"overrides": []}}, [1], baseline="x")
     write_plan(tmp_path / "begun", {"moe": {"overrides": []}}, [1], baseline="moe")
     table, plan, _ = save_study(read_study(str(sweep)), tmp_path / "study.csv")
-    for stem in ("columns", "words", "arms"):
+    for stem in ("columns", "words", "arms", "latin", "quote", "short", "inf", "twice"):
         shutil.copy(plan, tmp_path / f"{stem}.json")
     text = table.read_text()
     (tmp_path / "bare.csv").write_text(text)
     (tmp_path / "columns.csv").write_text(text.replace("id,", "it,", 1))
     (tmp_path / "words.csv").write_text(text.replace(",409600,", ",many,", 1))
     (tmp_path / "arms.csv").write_text(text.replace("moe,1,", "other,1,", 1))
+    (tmp_path / "latin.csv").write_bytes(text.replace("moe,1,", "mo\xe9,1,", 1).encode("latin-1"))
+    (tmp_path / "quote.csv").write_text(text + '"moe,1')
+    head, first, *rest = text.splitlines()
+    (tmp_path / "short.csv").write_text("\n".join([head, first.rpartition(",")[0], *rest]))
+    (tmp_path / "inf.csv").write_text(text.replace(",409600,", ",inf,", 1))
+    (tmp_path / "twice.csv").write_text("\n".join([head, first, first, *rest]))
+    (tmp_path / "plan.csv").write_text(text)
+    (tmp_path / "plan.json").write_text(json.dumps({"format": FORMAT, "plan": []}))
     with pytest.raises(UserError, match=REFUSED[name]):
         read_study(str(tmp_path / name))
+
+
+def test_the_plan_that_mohge_sweep_writes_is_read_without_paths(tmp_path):
+    planned = [SweepCell("0" * 16, "moe", 1, "nano-moe-seed1", 10, ["arch=moe", "seed=1"])]
+    overrides = ["paths.output_dir=/home/me", "model=nano"]
+    arms = {
+        "moe": {"overrides": ["arch=moe"], "factors": {}},
+        "lr=1": {"overrides": [], "factors": {}, "of": "moe"},
+    }
+    write_real_plan(
+        tmp_path, SweepPlan("real", "moe", [1], overrides, arms, {"it": [["lr=1", "moe"]]}, planned)
+    )
+    path = tmp_path / "sweep.json"
+    plan = parse_plan(read_object(path), path)
+    assert (plan.name, plan.seeds, plan.overrides) == ("real", [1], ["model=nano"])
+    assert plan.contrasts == {"it": [("lr=1", "moe")]}
+    assert (plan.cells[0].id, plan.arms["lr=1"].of) == ("0" * 16, "moe")

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
+from itertools import cycle
 from types import SimpleNamespace
 
 import pytest
+from invented_sweeps import write_plan
 from lxml import html
 from rich.console import Console
 
 from evaluation.benchmarks.sheet import Sheet
+from evaluation.benchmarks.terminal import sheet_table
 from evaluation.sweeps import document
 from evaluation.sweeps.analysis import analyse
+from evaluation.sweeps.blocks import all_sheets
 from evaluation.sweeps.charts import charts
 from evaluation.sweeps.labels import place
 from evaluation.sweeps.making import report_sweep
 from evaluation.sweeps.pareto import front
 from evaluation.sweeps.reading import read_study
-from evaluation.sweeps.writing import renew_document, table_markdown
+from evaluation.sweeps.terminal import narrowed
+from evaluation.sweeps.writing import figure_digest, renew_document, table_markdown
 from mohge.apps import report
 from mohge.errors import RunError, UserError
 
@@ -72,13 +79,13 @@ def test_the_folder_has_tables_charts_and_a_page_that_names_every_arm(reported):
         *("results.json", "tables.md", "tables.tex"),
     ]
     drawn = {path.name for path in (reported.out / "charts").iterdir()}
-    names = {"pareto_active", "pareto_total", "pareto_flops", "differences", "family_group_weight"}
+    names = {"pareto_active", "pareto_total", "pareto_flops", "differences", "family_loss.group_weight"}
     names |= {"learning_curves", "difference_curves"}
     assert drawn == {f"{name}.{kind}" for name in names for kind in ("svg", "csv")}
     page = html.fromstring((reported.out / "index.html").read_text())
     for arm in ("moe (baseline)", "mohge", "none", "much", "dense"):
         assert page.xpath(f"//section[@id='quality']//th[@scope='row'][text()='{arm}']")
-    assert "dense seed 3 is not begun." in page.xpath("string(//div[@class='remarks'])")
+    assert "dense: seed 3 is not finished." in page.xpath("string(//div[@class='remarks'])")
     assert not re.findall(r"(?:src|href)=\"https?:", (reported.out / "index.html").read_text())
 
 
@@ -88,7 +95,7 @@ def test_results_are_one_object_with_the_figures_of_the_tables(reported):
     mohge = result["arms"]["mohge"]["beside_baseline"]
     assert mohge["quality"]["mean"] == pytest.approx(0.02)
     assert mohge["quality"]["by_seed"] == pytest.approx({"1": 0.01, "2": 0.03, "3": 0.02})
-    assert result["remarks"][0] == "dense seed 3 is not begun."
+    assert result["remarks"][0] == "dense: seed 3 is not finished."
     assert result["effects"][0]["name"] == "group loss"
 
 
@@ -101,16 +108,93 @@ def test_the_terminal_has_each_arm_and_fits(reported):
     assert f"Report: {reported.out}/index.html" in text
 
 
+def test_no_table_of_the_terminal_is_folded(analysed):
+    _, analysis, _ = analysed
+    console = Console(width=1000)
+    wide = {
+        sheet.name: console.measure(sheet_table(narrowed(sheet))).maximum
+        for sheet in all_sheets(analysis)
+        if sheet.in_terminal
+    }
+    assert {"quality", "effects", "costs", "family_loss.group_weight"} <= wide.keys()
+    assert max(wide.values()) <= 110, wide
+
+
+def test_bits_of_noise_change_neither_document_nor_figures(analysed, reported, tmp_path):
+    """Figures of cells that differ by 1e-15, as processors may: what is committed stays what it is."""
+    study, _, _ = analysed
+    sign = cycle((1, -1, 1, 1))
+
+    def shaken(name, value):  # the number of tokens is an integer, and decides what is paired
+        return value if name == "tokens" else value * (1 + next(sign) * 1e-15)
+
+    cells = [
+        replace(cell, figures={name: shaken(name, value) for name, value in cell.figures.items()})
+        for cell in study.cells
+    ]
+    noisy = replace(study, cells=cells)
+    assert noisy != study
+    shutil.copytree(reported.folder / "results", tmp_path / "results")
+    shutil.copy(reported.folder / "RESULTS.md", tmp_path)
+    analysis = analyse(noisy)
+    changed = renew_document(tmp_path / "RESULTS.md", noisy, analysis, charts(noisy, analysis), check=True)
+    assert changed == ["invented.csv"]  # which has all digits of what it was given
+
+
+def test_a_digest_is_of_figures_and_not_of_the_library(analysed):
+    chart = analysed[2][0]
+    later = chart.picture | {"$schema": "v9", "config": {}}
+    assert figure_digest(replace(chart, picture=later)) == figure_digest(chart)
+    rows = [(*row[:-1], 7) for row in chart.table.rows]
+    assert figure_digest(replace(chart, table=replace(chart.table, rows=rows))) != figure_digest(chart)
+
+
+def test_a_stale_table_is_told_and_only_what_differs_is_written(analysed, reported, tmp_path):
+    shutil.copytree(reported.folder / "results", tmp_path / "results")
+    shutil.copy(reported.folder / "RESULTS.md", tmp_path)
+    table, plan = tmp_path / "results/invented.csv", tmp_path / "results/invented.json"
+    text = table.read_text()
+    table.write_text(text.replace("2.13,", "2.14,", 1))
+    before = plan.stat().st_mtime_ns
+    document = tmp_path / "RESULTS.md"
+    assert renew_document(document, *analysed, check=True) == ["invented.csv"]
+    assert table.read_text() != text
+    assert renew_document(document, *analysed, check=False) == ["invented.csv"]
+    assert table.read_text() == text
+    assert plan.stat().st_mtime_ns == before
+
+
+def test_a_document_of_the_first_cells_reads_well(analysed, tmp_path):
+    """One cell of the baseline alone: every block says that there is nothing yet, and figures are there."""
+    study, _, _ = analysed
+    marks = ["table: arms | mohge, none", "table: effects", "table: family | loss.group_weight"]
+    marks += ["sentence: finding | mohge less moe, none less moe", "sentence: family | loss.group_weight"]
+    blocks = [f"<!-- {mark} -->\n<!-- end -->" for mark in [*marks, "sentence: power", "sentence: remarks"]]
+    (tmp_path / "R.md").write_text("\n\n".join([*blocks, "![](r/pareto_total.svg)\n"]))
+    first = replace(study, cells=study.cells[:1], families=[], curves=[])
+    analysis = analyse(first)
+    renew_document(tmp_path / "R.md", first, analysis, charts(first, analysis), check=False)
+    said = [line for line in (tmp_path / "R.md").read_text().splitlines() if line and "<!--" not in line]
+    assert said[:3] == ["None of this is finished yet."] * 3
+    assert said[3] == (
+        "mohge and moe have no finished seed in common yet. none and moe have no finished seed in common yet."
+    )
+    assert said[4] == "Nothing can be told yet: fewer than three values of loss.group\\_weight are finished."
+    assert "Nothing to draw yet" in (tmp_path / "r/pareto_total.svg").read_text()
+    assert renew_document(tmp_path / "R.md", first, analysis, charts(first, analysis), check=True) == []
+
+
 def test_a_document_is_renewed_between_its_marks_alone(reported):
     text = (reported.folder / "RESULTS.md").read_text()
     assert text.startswith("# What was found\n\nProse stays.\n\n<!-- table: arms | moe, mohge -->\n\n| arm |")
     assert "old" not in text
-    assert "| mohge | 3.190M | 1.420M | 1.420M |" in text
+    assert "| mohge | 1 to 3 | 3.190M | 1.420M | 1.420M |" in text
     assert "mohge has 19.7% fewer parameters than moe (3.190M against 3.974M)" in text
     assert text.count("<!-- end -->") == 3
     assert reported.outcome.result["document"]["changed"] == [
         *("table arms | moe, mohge", "sentence finding | mohge less moe"),
         *("table family | loss.group_weight", "figure differences"),
+        *("invented.csv", "invented.json", "invented.curves.csv"),
     ]
     assert sorted(path.name for path in (reported.folder / "results").iterdir()) == [
         *("differences.svg", "invented.csv", "invented.curves.csv", "invented.json")
@@ -206,6 +290,7 @@ def test_sweep_is_short_for_its_path():
         (["sweep.path=x", "runs=y"], "runs=y has no effect with sweep=PATH"),
         (["sweep.path=x", "tokens=5"], "tokens=5 has no effect with sweep=PATH"),
         (["sweep.path=x", "check=true"], "check=true has no effect without document=FILE"),
+        (["sweep.path=x", "document=y", "check=true", "output=z"], "output=z has no effect with check=true"),
         (["runs=y", "document=z"], "document=z has no effect without sweep=PATH"),
         ([], "runs has no value: give one with runs=VALUE, or a sweep with sweep=PATH"),
         (["sweep.path=/nowhere"], "sweep=/nowhere is no sweep"),
@@ -220,3 +305,27 @@ def test_what_has_no_effect_is_refused(overrides, sentence):
     settings = typed(ReportConfig, composed(*overrides, config_name="report"))
     with pytest.raises(UserError, match=re.escape(sentence)):
         report.run(settings, overrides)
+
+
+def test_a_document_without_finished_cells_says_so(tmp_path):
+    arms = {"moe": {"overrides": ["arch=moe"]}, "mohge": {"overrides": ["arch=mohge"]}}
+    write_plan(tmp_path / "sweep", arms, [1], baseline="moe", contrasts={"it": [["mohge", "moe"]]})
+    marks = ["sentence: summary", "table: costs", "table: effects", "sentence: power", "sentence: remarks"]
+    blocks = [f"<!-- {mark} -->\n<!-- end -->" for mark in marks]
+    (tmp_path / "R.md").write_text("\n\n".join([*blocks, "![](r/learning_curves.svg)\n"]))
+    report_sweep(config(tmp_path / "sweep", document=tmp_path / "R.md"))
+    said = [line for line in (tmp_path / "R.md").read_text().splitlines() if line and "<!--" not in line]
+    assert said[:3] == [
+        "invented: 0 of 2 cells are finished, of 2 arms with seeds 1.",
+        *["None of this is finished yet."] * 2,
+    ]
+    assert said[3:5] == [
+        "What these seeds can show is not known yet: moe has no finished cell.",
+        "- No cell of seed 1 is finished.",
+    ]
+    assert (
+        report_sweep(config(tmp_path / "r/invented.csv", document=tmp_path / "R.md", check=True)).result[
+            "document"
+        ]["changed"]
+        == []
+    )

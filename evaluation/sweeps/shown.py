@@ -1,0 +1,65 @@
+"""What charts of a sweep have in common: seeds that they show, reach of their axes, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from evaluation.report.tables import Chart, DataTable, Value
+from evaluation.sweeps.pairing import Estimate, estimate
+from evaluation.sweeps.steady import drawn
+
+WHOLE, FEW = "mean", "mean of few"
+"""Parts of a table: means over the seeds of the chart, and means of arms that lack some, or of one seed."""
+_BEYOND = 0.35
+"""How far whiskers may widen an axis to either side, as a share of what the points span."""
+
+
+def shared_seeds(found: Sequence[Estimate]) -> list[int]:
+    """The seeds that at least half of some arms have: means over them can be compared."""
+    every = sorted({seed for one in found for seed in one.by_seed})
+    return [seed for seed in every if 2 * sum(seed in one.by_seed for one in found) >= len(found)]
+
+
+def over(found: Estimate, seeds: Sequence[int]) -> tuple[Estimate, bool]:
+    """A figure over the seeds of a chart, and true; of an arm that lacks some, over its own, and false."""
+    if not set(seeds) <= found.by_seed.keys():
+        return found, False
+    kept = estimate({seed: found.by_seed[seed] for seed in seeds})
+    return (found, False) if kept is None else (kept, True)
+
+
+def seeds_note(seeds: Sequence[int]) -> str:
+    """Which seeds means are over, and what is drawn hollow."""
+    if len(seeds) == 1:
+        return f"All are of seed {seeds[0]} alone, so that marks are hollow and none has an interval."
+    told = ", ".join(map(str, seeds))
+    return (
+        f"Means are over seeds {told}; hollow, and not ranked, are arms that lack some, over those they have."
+    )
+
+
+def reach(points: Iterable[float], ends: Iterable[float | None]) -> tuple[float, float]:
+    """Ends of an axis: all points, and of whiskers what does not flatten the chart."""
+    values = list(points)
+    low, high = min(values), max(values)
+    room = _BEYOND * (high - low) or float("inf")
+    known = [end for end in ends if end is not None]
+    least, most = max(min([low, *known]), low - room), min(max([high, *known]), high + room)
+    margin = max(0.06 * (most - least), 1e-3 * abs(most))
+    return least - margin, most + margin
+
+
+def cut(value: float, ends: tuple[float, float]) -> float:
+    """A whisker's end as it is drawn."""
+    return min(max(value, ends[0]), ends[1])
+
+
+def chart_table(columns: tuple[str, ...], rows: Iterable[tuple[Value, ...]]) -> DataTable:
+    """A table whose numbers are the same on every processor."""
+    return DataTable(columns, [drawn(row) for row in rows])
+
+
+def steadied(chart: Chart) -> Chart:
+    """A chart whose specification is the same on every processor."""
+    return replace(chart, page=drawn(chart.page), picture=drawn(chart.picture))
