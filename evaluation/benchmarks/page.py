@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
-
-import evaluation.report
 from evaluation.benchmarks.markup import title
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.benchmarks.sheets import sheets
+from evaluation.report.frame import framed
 from evaluation.report.tables import Chart
 
 _HERE = Path(__file__).parent
-_LOOK = Path(evaluation.report.__file__).parent
-_LIBRARY = "window.vegaEmbed = vegaEmbed;"
 _FOLDED = ("checkpoints", "other_metrics", "task_cost")
 """Tables that the reader has to open."""
 
@@ -30,10 +24,10 @@ def as_page(comparison: Mapping[str, Any], charts: Sequence[Chart]) -> str:
         comparison: of `comparing.compare`.
         charts: of `charts.charts`; the page links to their files in charts/.
     """
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True)
-    library = vl_convert.javascript_bundle(_LIBRARY) if charts else ""
     tables = sheets(comparison)
-    return environment.get_template("page.html").render(
+    return framed(
+        _HERE,
+        drawn=bool(charts),
         title=title(comparison),
         comparison=comparison,
         said=[*comparison["remarks"], *comparison["families"]],
@@ -45,10 +39,6 @@ def as_page(comparison: Mapping[str, Any], charts: Sequence[Chart]) -> str:
             ("others", "Other metrics", _named(tables, "other_metrics"), []),
         ],
         folded=_FOLDED,
-        css=Markup((_LOOK / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_LOOK / "page.js").read_text(encoding="utf-8")),
-        # No string of the library may end or hide the element around it.
-        library=Markup(library.replace("</script", "<\\/script").replace("<!--", "<\\!--")),
     )
 
 

@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
-
-import evaluation.report
 from evaluation.benchmarks.sheet import Sheet
+from evaluation.report.frame import framed
 from evaluation.report.tables import Chart
 
 _HERE = Path(__file__).parent
-_LOOK = Path(evaluation.report.__file__).parent
-_LIBRARY = "window.vegaEmbed = vegaEmbed;"
 _SECTIONS = {
     "quality": ("Quality", ("quality", "arms", "power", "seeds_needed"), ("differences",)),
     "effects": ("Effects", ("effects", "levels", "family_"), ("family_",)),
@@ -46,22 +40,18 @@ def as_page(
         tables: any; they are put into the sections that they belong to.
         charts: likewise; the page links to their files in charts/.
     """
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True)
-    library = vl_convert.javascript_bundle(_LIBRARY) if charts else ""
     sections: list[tuple[str, str, list[Any], list[Any]]] = [
         (anchor, heading, _named(tables, names), _named(charts, drawn))
         for anchor, (heading, names, drawn) in _SECTIONS.items()
     ]
-    return environment.get_template("page.html").render(
+    return framed(
+        _HERE,
+        drawn=bool(charts),
         title=title,
         summary=summary,
         answers=answers,
         remarks=remarks,
         sections=sections,
-        css=Markup((_LOOK / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_LOOK / "page.js").read_text(encoding="utf-8")),
-        # No string of the library may end or hide the element around it.
-        library=Markup(library.replace("</script", "<\\/script").replace("<!--", "<\\!--")),
     )
 
 

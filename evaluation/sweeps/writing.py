@@ -32,6 +32,8 @@ Nothing to draw yet: too few cells are finished.</text>
 </svg>
 """
 _DIGEST = re.compile(r"<!-- figure ([0-9a-f]{16}) -->")
+_ROOM = {"left": 30, "right": 30, "top": 5, "bottom": 5}
+"""Around a picture, in its units."""
 
 
 def write_report(
@@ -120,7 +122,8 @@ def _figure(chart: Chart | None) -> tuple[str, Callable[[], str]]:
 
 def as_svg(chart: Chart) -> str:
     """A chart as SVG, the same bytes each time, with a checksum of what it draws."""
-    svg: str = vl_convert.vegalite_to_svg(chart.picture)
+    # Where it is looked at, letters may be wider than where it was made: names beside an axis need room.
+    svg: str = vl_convert.vegalite_to_svg({**chart.picture, "padding": _ROOM})
     head, tag, rest = svg.partition(">")
     return f"{head}{tag}<!-- figure {figure_digest(chart)} -->{rest}\n"
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from mohge.sweep.locks import is_locked
 from mohge.training.run_folder import RunFolder
 
 State = Literal["finished", "running", "failed", "stopped", "waiting"]
@@ -61,7 +62,7 @@ class CellFolder:
     @property
     def taken(self) -> bool:
         """Whether a worker, or what a killed one has left running, holds the cell."""
-        return _is_locked(self.attempts_path)
+        return is_locked(self.attempts_path)
 
     def attempts(self) -> list[Attempt]:
         """The log so far."""
@@ -153,16 +154,4 @@ def claimed(cell: CellFolder, invocation: str) -> Iterator[Claim | None]:
         except BlockingIOError:
             yield None
             return
-        yield None if _is_locked(cell.run.path / ".lock") else Claim(file, invocation)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether some process holds the lock of a file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        yield None if is_locked(cell.run.path / ".lock") else Claim(file, invocation)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from mohge.sweep.locks import is_locked
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 """Ctrl-C, the system's request, and SLURM's announcement of the end of a job's time (through submitit)."""
 
@@ -50,11 +52,4 @@ def lifeline(path: Path) -> Iterator[None]:
 
 def is_cut(path: Path) -> bool:
     """Whether the process that held a lifeline has let it go."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
+    return not is_locked(path)
