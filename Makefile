@@ -24,7 +24,7 @@ train: setup  ## Train MoHGE and a standard MoE on the Python library, and compa
 	$(BIN)/mohge-train experiment=quickstart
 
 test: setup lint  ## Run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov=mohge --cov-report=term --cov-fail-under=85
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --cov=mohge --cov-report=term --cov-fail-under=85
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

@@ -63,7 +63,8 @@ def test_the_wheel_holds_the_packages_with_their_configuration_and_nothing_else(
     native = {"mohge/moe/native/experts.c", "mohge/moe/native/product.h"}
     assert native <= set(names)
     page = {f"evaluation/report/page.{kind}" for kind in ("html", "css", "js")}
-    page.add("evaluation/benchmarks/page.html")
+    page |= {f"evaluation/report/{name}.html" for name in ("frame", "parts")}
+    page |= {f"evaluation/{report}/page.html" for report in ("benchmarks", "sweeps")}
     script = "conf/slurm/train.sbatch"
     assert page | {script} <= set(names)
     strays = {name for name in names if not name.endswith((".py", ".yaml"))} - native - page - {script}

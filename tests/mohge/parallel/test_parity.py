@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,7 @@ from ranks_here import run_ranks
 from training_targets import MOE, MOHGE, config_of, mesh_overrides, steps, steps_of_each
 
 from mohge.config.load import group_choices
-from mohge.config.schema import ParallelConfig, TrainConfig
+from mohge.config.schema import ParallelConfig
 
 MESHES = [(1, 1, 1), (1, 2, 1), (2, 1, 1), (1, 1, 2), (1, 2, 2), (2, 1, 2), (1, 1, 4)]
 ARMS = {name: (f"arch={name}",) for name in group_choices("arch") if name != "dense"}  # no experts to spread
@@ -54,31 +53,22 @@ def check_ranks(ranks: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     assert len({rank["bytes"] for rank in ranks}) == 1, "every rank holds as much"
 
 
-@pytest.fixture(scope="module")
-def arms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TrainConfig]]:
-    """Each architecture on 4 ranks. Composed once: each rank would take longer to do so than to train."""
+def test_every_architecture_trains_as_in_one_process(tmp_path, monkeypatch):
+    """On 4 ranks that are started once. Composed here: each rank would take longer to do so than to train."""
     sizes = ("model.layers=1", "loss.group_start=0", *mesh_overrides((1, 2, 2)))
-    guide = tmp_path_factory.mktemp("guide")
-    write_guide(guide)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(guide)  # ranks look for modules where this process does
-        yield {name: config_of(*overrides, *sizes) for name, overrides in ARMS.items()}
-
-
-@pytest.fixture(scope="module")
-def four_ranks(arms: dict[str, TrainConfig]) -> dict[str, list[dict[str, Any]]]:
-    """What each of 4 ranks says of two steps of each architecture."""
+    write_guide(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # ranks look for modules where this process does
+    arms = {name: config_of(*overrides, *sizes) for name, overrides in ARMS.items()}
     ranks = run_ranks(steps_of_each, 4, list(arms.values()), (1, 2, 2), 2)
-    return dict(zip(arms, zip(*ranks, strict=True), strict=True))
-
-
-@pytest.mark.parametrize("name", ARMS)
-def test_every_architecture_trains_as_in_one_process(name, arms, four_ranks):
-    expected = steps(dataclasses.replace(arms[name], parallel=ParallelConfig()), None, 2)
-    check_ranks(four_ranks[name], expected)
-    biases = [tensor for key, tensor in expected["parameters"].items() if key.endswith("expert_bias")]
-    assert len(biases) == (1 if name == "loss_free" else 0)
-    assert all(bias.any() for bias in biases), "it has moved"
+    for name, found in zip(arms, zip(*ranks, strict=True), strict=True):
+        expected = steps(dataclasses.replace(arms[name], parallel=ParallelConfig()), None, 2)
+        try:
+            check_ranks(found, expected)
+        except AssertionError as error:
+            raise AssertionError(f"arch={name}") from error
+        biases = [tensor for key, tensor in expected["parameters"].items() if key.endswith("expert_bias")]
+        assert len(biases) == (1 if name == "loss_free" else 0), name
+        assert all(bias.any() for bias in biases), "it has moved"
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
