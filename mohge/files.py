@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -124,3 +125,12 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
 def write_json_atomically(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a whole JSON file, or nothing."""
     write_text_atomically(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
+
+
+def json_plain(value: Any) -> Any:
+    """What JSON can hold: keys are texts, sequences lists, and NaN and infinities None."""
+    if isinstance(value, Mapping):
+        return {str(key): json_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

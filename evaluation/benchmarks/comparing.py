@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from evaluation.benchmarks.answers import answers, families
 from evaluation.benchmarks.arms import Arm, arms_of, baselines_of
@@ -29,6 +27,7 @@ from evaluation.statistics.pairs import RESAMPLES, SEED
 from evaluation.statistics.scores import LEVEL, score_interval
 from evaluation.statistics.seeds import holm
 from mohge.errors import UserError
+from mohge.files import json_plain
 
 FORMAT = "mohge-comparison-1"
 
@@ -164,7 +163,7 @@ def _checkpoint_task(one: Evaluation, name: str, task: Task) -> dict[str, Any]:
         "primary": task.primary,
         "metrics": metrics,
         "against_chance": _against_chance(task.chance, primary["low"], primary["high"]),
-        "subtasks": _finite(task.subtasks or {}),
+        "subtasks": json_plain(task.subtasks or {}),
     }
 
 
@@ -247,12 +246,3 @@ def _above_chance(arm: Arm, name: str) -> int | None:
         low, high = score_interval(parts_N2) or (None, None)
         verdicts.append(_against_chance(task.chance, low, high))
     return None if None in verdicts else verdicts.count("above")
-
-
-def _finite(value: Any) -> Any:
-    """The same without NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +10,7 @@ from evaluation.report.finding import find_runs
 from evaluation.run_data import RunData, read_object, read_run
 from mohge.config.report_schema import ReportConfig
 from mohge.errors import UserError
-from mohge.files import atomic_path, refuse_taken, write_json_atomically, write_text_atomically
+from mohge.files import atomic_path, json_plain, refuse_taken, write_json_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from evaluation.report.gathering import Attempt
@@ -67,7 +66,7 @@ def make_report(config: ReportConfig) -> dict[str, Any]:
         with atomic_path(folder / CHARTS / f"{chart.name}.png") as temporary:
             temporary.write_bytes(_picture(chart.picture))
     write_text_atomically(folder / PAGE, page)
-    plain: dict[str, Any] = _finite(result)
+    plain: dict[str, Any] = json_plain(result)
     write_json_atomically(folder / FIGURES, plain)
     for path in stale:
         path.unlink(missing_ok=True)
@@ -135,12 +134,3 @@ def _picture(spec: dict[str, Any]) -> bytes:
 
     png: bytes = vl_convert.vegalite_to_png(spec, scale=2)
     return png
-
-
-def _finite(value: Any) -> Any:
-    """The same without NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from evaluation.run_data import read_object
 from evaluation.sweeps.reading import read_study
 from mohge.config.report_schema import ReportConfig
 from mohge.errors import RunError, UserError
-from mohge.files import refuse_taken
+from mohge.files import json_plain, refuse_taken
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,7 +85,7 @@ def _result(study: Study, analysis: Analysis) -> dict[str, Any]:
         "document": None,
         "page": None,
     }
-    plain: dict[str, Any] = _plain(result)
+    plain: dict[str, Any] = json_plain(result)
     return plain
 
 
@@ -110,12 +109,3 @@ def _is_ours(folder: Path) -> bool:
         return read_object(folder / _RESULTS).get("format") == FORMAT
     except UserError:
         return False
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: keys are texts, and there are no NaN and infinities."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

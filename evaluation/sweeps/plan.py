@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mohge.errors import UserError
-
-FORMAT = "mohge-sweep-1"
+from mohge.sweep.cells import FORMAT
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from evaluation.sweeps.plan import parse_plan
 from evaluation.sweeps.storing import load_study
 from evaluation.sweeps.study import DAMAGED, FAILED, UNFINISHED, Study, Unfinished
 from mohge.errors import UserError
+from mohge.sweep.cells import CELLS, SWEEP
 
-PLAN = "sweep.json"
 _POINTS = 40
 """Validations of a cell, at most, that curves show."""
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.@+~=-]+/)+([\w.@+~=-]+)")
@@ -32,11 +32,11 @@ def read_study(path: str, *, begun: bool = True) -> Study:
     place = Path(path).expanduser()
     if place.suffix == ".csv":
         study = load_study(place)
-    elif place.is_dir() and (place / PLAN).is_file():
+    elif place.is_dir() and (place / SWEEP).is_file():
         study = _read_folder(place)
     else:
         raise UserError(
-            f"sweep={path} is no sweep: give the folder of mohge-sweep (it holds {PLAN}), or a table of "
+            f"sweep={path} is no sweep: give the folder of mohge-sweep (it holds {SWEEP}), or a table of "
             "cells (.csv) of an earlier report"
         )
     if begun and not study.cells:
@@ -47,7 +47,7 @@ def read_study(path: str, *, begun: bool = True) -> Study:
 
 
 def _read_folder(folder: Path) -> Study:
-    plan = parse_plan(read_object(folder / PLAN), folder / PLAN)
+    plan = parse_plan(read_object(folder / SWEEP), folder / SWEEP)
     cells: list[Cell] = []
     curves: list[CurvePoint] = []
     unfinished: list[Unfinished] = []
@@ -56,7 +56,7 @@ def _read_folder(folder: Path) -> Study:
         state, reason = _state(folder, planned.id)
         if state == "finished":
             try:
-                cell, run = read_cell(planned.arm, planned.seed, planned.id, folder / "cells" / planned.id)
+                cell, run = read_cell(planned.arm, planned.seed, planned.id, folder / CELLS / planned.id)
             except UserError as error:
                 state, reason = DAMAGED, str(error)
             else:
@@ -78,8 +78,8 @@ def _portable(reason: str, folder: Path) -> str:
 
 def _state(folder: Path, id: str) -> tuple[str, str]:
     """`finished` or a state of `Unfinished`, and why a cell has failed if it has."""
-    attempts = folder / "cells" / f"{id}.attempts.jsonl"
-    status_path = folder / "cells" / id / "status.json"
+    attempts = folder / CELLS / f"{id}.attempts.jsonl"
+    status_path = folder / CELLS / id / "status.json"
     ends = []
     if attempts.exists():
         lines = read_lines(attempts, needs=("event",), growing=True)

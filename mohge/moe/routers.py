@@ -82,10 +82,7 @@ def two_level_route(
     # Below every probability, so that an expert of a selected group whose probability underflowed to zero
     # still comes before the experts of groups that were not selected.
     selectable_TE = joint_TE.view(T, G, N).masked_fill(~group_mask_TG.unsqueeze(2), -1.0).view(T, G * N)
-    if selection == "per_group":
-        selectable_TE = _best_of_each_group(selectable_TE, G, _equal_share(expert_top_k, group_top_k))
-    elif selection != "joint":
-        raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
+    selectable_TE = _selectable(selectable_TE, selection, G, expert_top_k, group_top_k)
     chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
     return RoutingDecision(
         expert_ids_TK=expert_ids_TK,
@@ -131,10 +128,7 @@ def top_k_route(
 
     probability_TE = expert_logits_TE.softmax(dim=1)
     selectable_TE = probability_TE if bias_E is None else probability_TE.detach() + bias_E
-    if selection == "per_group":
-        selectable_TE = _best_of_each_group(selectable_TE, num_groups, _equal_share(expert_top_k, num_groups))
-    elif selection != "joint":
-        raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
+    selectable_TE = _selectable(selectable_TE, selection, num_groups, expert_top_k, num_groups)
     chosen_TK, expert_ids_TK = selectable_TE.topk(expert_top_k, dim=1)
     if bias_E is None:
         weights_TK = _expert_weights(chosen_TK, expert_weighting)
@@ -282,20 +276,21 @@ def _experts_per_group(num_experts: int, num_groups: int) -> int:
     return num_experts // num_groups
 
 
-def _equal_share(expert_top_k: int, groups: int) -> int:
-    """Experts of each of so many groups."""
-    if expert_top_k % groups:
+def _selectable(
+    score_TE: Tensor, selection: Selection, num_groups: int, expert_top_k: int, reachable_groups: int
+) -> Tensor:
+    """The scores by which experts are picked; minus infinity for those that a selection rules out."""
+    if selection == "joint":
+        return score_TE
+    if selection != "per_group":
+        raise ValueError(f"selection={selection!r} is neither 'joint' nor 'per_group'")
+    if expert_top_k % reachable_groups:
         raise ValueError(
-            f"expert_top_k={expert_top_k} is not equally many experts of each of {groups} groups, as "
-            "selection='per_group' needs"
+            f"expert_top_k={expert_top_k} is not equally many experts of each of {reachable_groups} groups, "
+            "as selection='per_group' needs"
         )
-    return expert_top_k // groups
-
-
-def _best_of_each_group(score_TE: Tensor, num_groups: int, count: int) -> Tensor:
-    """The scores, but for minus infinity outside the `count` best of each group."""
     score_TGN = score_TE.unflatten(1, (num_groups, -1))
-    best_TGC = score_TGN.topk(count, dim=2).indices
+    best_TGC = score_TGN.topk(expert_top_k // reachable_groups, dim=2).indices
     kept_TGN = torch.zeros_like(score_TGN, dtype=torch.bool).scatter_(2, best_TGC, True)
     return score_TGN.masked_fill(~kept_TGN, -torch.inf).flatten(1)
 
