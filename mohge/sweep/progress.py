@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mohge.sweep.attempts import Attempt, CellFolder, State, failure
 from mohge.sweep.cells import CELLS, Cell, Plan
@@ -29,8 +30,8 @@ class CellProgress:
     """Training tokens per second, recorded last."""
     best: float | None
     """Lowest bits per byte of a validation so far."""
-    seconds: float
-    """That its attempts took, as far as is known."""
+    pace: float | None
+    """Seconds per step, as far as is known."""
     reason: str | None
     """Why it failed."""
 
@@ -70,8 +71,8 @@ class Progress:
         """
         paces: dict[str, list[float]] = {}
         for cell in self.cells.values():
-            if cell.step > 0 and cell.seconds > 0:
-                paces.setdefault(cell.cell.arm, []).append(cell.seconds / cell.step)
+            if cell.pace is not None:
+                paces.setdefault(cell.cell.arm, []).append(cell.pace)
         if not paces:
             return math.nan
         everywhere = statistics.fmean(itertools.chain(*paces.values()))
@@ -104,18 +105,25 @@ def _look_at(cells: Path, cell: Cell) -> CellProgress:
         step=status.get("step", 0),
         speed=status.get("last", {}).get("speed/tokens_per_second"),
         best=status.get("best", {}).get(BITS),
-        seconds=_seconds(attempts, state == "running"),
+        pace=_pace(status, attempts, state == "running"),
         reason=failed.reason if failed is not None and state == "failed" else None,
     )
 
 
-def _seconds(attempts: list[Attempt], running: bool) -> float:
-    """Between starts and ends; an attempt whose worker was killed has no end, and is left out."""
-    total = 0.0
+def _pace(status: dict[str, Any], attempts: list[Attempt], running: bool) -> float | None:
+    """Seconds per step: of all attempts or, where one was killed and has no end, as the run recorded it."""
+    if not status.get("step"):
+        return None
+    seconds = 0.0
     for attempt, following in itertools.zip_longest(attempts, attempts[1:]):
-        begun = datetime.datetime.fromisoformat(attempt.time)
-        if attempt.event == "start" and following is not None and following.event == "end":
-            total += (datetime.datetime.fromisoformat(following.time) - begun).total_seconds()
-        elif attempt.event == "start" and following is None and running:
-            total += (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
-    return total
+        if attempt.event == "end":
+            continue
+        if following is not None and following.event == "end":
+            end = datetime.datetime.fromisoformat(following.time)
+        elif following is None and running:
+            end = datetime.datetime.now(datetime.UTC)
+        else:
+            recorded: float | None = status.get("last", {}).get("speed/seconds_per_step")
+            return recorded
+        seconds += (end - datetime.datetime.fromisoformat(attempt.time)).total_seconds()
+    return seconds / float(status["step"])

@@ -12,7 +12,7 @@ from fabricated_runs import write_run, write_tokens, write_whole_run
 from refusals import assert_refused, assert_refused_at_once
 from tiny_runs import tiny_run, write_corpus
 
-from evaluation.report import making, who
+from evaluation.report import who
 from evaluation.run_data import read_run
 from mohge.errors import RunError, UserError
 
@@ -177,10 +177,6 @@ def test_an_analysis_of_another_kind_is_refused(saved, text, fragment):
     path.write_text(text)
     with pytest.raises(UserError, match=fragment):
         who.analysis_of(saved[0], 0, "1 of 1")
-
-
-def test_numbers_that_json_does_not_have_become_null():
-    assert making._finite({"a": [float("nan"), (1.5, float("inf"))]}) == {"a": [None, [1.5, None]]}
 
 
 @pytest.mark.slow

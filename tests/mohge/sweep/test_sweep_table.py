@@ -107,6 +107,16 @@ def test_what_is_left_takes_as_long_as_what_is_done_did(folder):
         assert look(folder, PLAN).seconds_left == pytest.approx((75 * 0.3 + 100 * 0.5) / 2)
 
 
+def test_a_cell_that_was_cut_off_goes_on_at_the_pace_it_recorded(folder):
+    """What it had done before it was killed would otherwise count as done since it went on."""
+    recorded = {"speed/seconds_per_step": 0.7}
+    killed = [("start", 0, None), ("start", 30, None), ("end", 31, None)]
+    write(folder, "mohge2", killed, state="interrupted", step=90, last=recorded)
+    progress = look(folder, PLAN)
+    assert progress.cells["mohge2"].pace == 0.7
+    assert progress.seconds_left == pytest.approx(75 * 0.3 + 10 * (0.7 + 0.5) / 2)
+
+
 def test_the_table_has_a_row_for_each_arm(folder):
     lines = {
         line.split("│")[1].split()[0]: line
