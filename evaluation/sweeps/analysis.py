@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from evaluation.sweeps.comparing import Comparison, Power, compare, pooled_power, settled_by
+from evaluation.sweeps.comparing import Comparison, compare, settled_by
 from evaluation.sweeps.families import Family
+from evaluation.sweeps.layout import Noise, noise_of
 from evaluation.sweeps.pairing import Estimate, Pairs, of_arm
+from evaluation.sweeps.sensitivity import Power, power_of
 from evaluation.sweeps.study import Study
 
 
@@ -47,6 +49,9 @@ class Analysis:
     levels: list[Comparison]
     """Of a grid: each level less the first, over the other factors."""
     families: list[Levels]
+    asked: list[Comparison]
+    """Pairs of `asking`."""
+    noise: Noise | None
     power: Power | None
 
     @property
@@ -54,7 +59,7 @@ class Analysis:
         """All, in the order in which one that comes again has its p of the first."""
         beside = [arm.beside_baseline for arm in self.arms.values() if arm.beside_baseline is not None]
         of_families = [one for family in self.families for one in family.comparisons]
-        return [*beside, *self.effects, *self.levels, *of_families]
+        return [*beside, *self.effects, *self.levels, *of_families, *self.asked]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,16 +70,16 @@ def analyse(study: Study) -> Analysis:
     """Everything that the tables and charts show, of bits per byte of the last validation and of cost."""
     base = study.plan.baseline
     others = [arm for arm in study.arms if arm != base]
-    power = pooled_power(study, others)
-    found = compare(study, {arm: [(arm, base)] for arm in others}, power, {})
+    noise = noise_of(study)
+    found = compare(study, {arm: [(arm, base)] for arm in others}, noise, {})
     beside = {one.name: one for one in found}
-    effects = compare(study, study.plan.contrasts, power, settled_by(study, found))
+    effects = compare(study, study.plan.contrasts, noise, settled_by(study, found))
     found += effects
-    levels = compare(study, grid_levels(study), power, settled_by(study, found))
+    levels = compare(study, grid_levels(study), noise, settled_by(study, found))
     found += levels
     families = []
     for family in study.families:
-        families.append(_levels(study, family, power, found))
+        families.append(_levels(study, family, noise, found))
         found += families[-1].comparisons
     return Analysis(
         name=study.plan.name,
@@ -83,13 +88,16 @@ def analyse(study: Study) -> Analysis:
         effects=effects,
         levels=levels,
         families=families,
-        power=power,
+        asked=[],
+        noise=noise,
+        power=power_of(beside.values(), noise),
     )
 
 
-def compare_pairs(study: Study, analysis: Analysis, pairs: dict[str, Pairs]) -> list[Comparison]:
-    """Pairs that a reader asks for: one family of tests, with the p of before where one was made already."""
-    return compare(study, pairs, analysis.power, settled_by(study, analysis.comparisons))
+def asking(study: Study, analysis: Analysis, pairs: dict[str, Pairs]) -> Analysis:
+    """With the pairs that a reader asks for: one family of tests, with the p of before where one was made."""
+    before = settled_by(study, analysis.comparisons)
+    return replace(analysis, asked=compare(study, pairs, analysis.noise, before))
 
 
 def grid_levels(study: Study) -> dict[str, Pairs]:
@@ -118,11 +126,11 @@ def grid_levels(study: Study) -> dict[str, Pairs]:
     return found
 
 
-def _levels(study: Study, family: Family, power: Power | None, before: list[Comparison]) -> Levels:
+def _levels(study: Study, family: Family, noise: Noise | None, before: list[Comparison]) -> Levels:
     """Each level of a family against the smallest."""
     (_, lowest), *others = family.levels
     named: dict[str, Pairs] = {f"{value:g}": [(arm, lowest)] for value, arm in others}
-    compared = compare(study, named, power, settled_by(study, before))
+    compared = compare(study, named, noise, settled_by(study, before))
     return Levels(family.name, family.key, family.levels, compared)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from evaluation.benchmarks.markup import marked
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.sweeps import detail_sheets, sheets
-from evaluation.sweeps.analysis import Analysis, Levels, compare_pairs
+from evaluation.sweeps.analysis import Analysis, Levels, asking
 from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.sentences import (
     family_sentence,
@@ -28,7 +28,7 @@ _OF_ARMS: dict[str, Callable[[Analysis, Sequence[str]], Sheet]] = {
     "quality": sheets.quality,
     "costs": sheets.costs,
     "changes": sheets.changes,
-    "power": sheets.powers,
+    "deviations": detail_sheets.deviations,
     "domains": detail_sheets.domains,
     "experts": detail_sheets.experts,
     "losses": detail_sheets.losses,
@@ -36,7 +36,10 @@ _OF_ARMS: dict[str, Callable[[Analysis, Sequence[str]], Sheet]] = {
     "training": detail_sheets.training,
 }
 """Tables with a row for each arm."""
-_TABLES = (*_OF_ARMS, "pairs", "effects", "levels", "family", "seeds_needed")
+PAIRS = ("pairs", "finding")
+"""Tables and sentences whose arguments are pairs of arms."""
+_TOGETHER = "for all pairs that the document asks for"
+_TABLES = (*_OF_ARMS, "pairs", "effects", "levels", "family", "power")
 _SENTENCES = ("summary", "finding", "power", "family", "remarks")
 
 
@@ -49,8 +52,22 @@ def all_sheets(analysis: Analysis) -> list[Sheet]:
         sheets.comparisons(analysis, "levels", "Levels of the grid", analysis.levels, "level"),
         *(sheets.levels(analysis, family) for family in analysis.families),
     ]
-    found.append(sheets.needed(analysis))
+    found.append(sheets.powers(analysis))
     return [sheet for sheet in found if sheet.rows]
+
+
+def asked_for(study: Study, analysis: Analysis, pairs: Sequence[str]) -> Analysis:
+    """With all pairs of a document, so that they are one family of tests wherever they stand.
+
+    Args:
+        study: the sweep.
+        analysis: of it.
+        pairs: each `FIRST less SECOND`.
+
+    Raises:
+        UserError: one names no two arms.
+    """
+    return asking(study, analysis, {one: [_pair(study, one)] for one in pairs})
 
 
 def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> Sheet:
@@ -58,7 +75,7 @@ def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> 
 
     Args:
         study: the sweep.
-        analysis: of it.
+        analysis: of it, with the pairs that are asked for.
         name: one of those above.
         given: the arms to show, in order (all by default); for pairs, each `FIRST less SECOND`; for family
             the key.
@@ -69,7 +86,7 @@ def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> 
     if name in _OF_ARMS:
         return _of_arms(study, analysis, name, given)
     if name == "pairs":
-        return sheets.comparisons(analysis, "pairs", "Pairs", _pairs(study, analysis, given), "pair")
+        return sheets.comparisons(analysis, "pairs", "Pairs", _asked(analysis, given), "pair", _TOGETHER)
     if name == "effects":
         return sheets.comparisons(analysis, "effects", "Effects of factors", analysis.effects, "factor")
     if name == "levels":
@@ -77,8 +94,8 @@ def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> 
     if name == "family":
         family = _family(study, analysis, given)
         return Sheet("family", "", "", [], []) if family is None else sheets.levels(analysis, family)
-    if name == "seeds_needed":
-        return sheets.needed(analysis)
+    if name == "power":
+        return sheets.powers(analysis)
     raise UserError(f"there is no table {name}: choose one of {', '.join(_TABLES)}")
 
 
@@ -87,7 +104,7 @@ def sentence(study: Study, analysis: Analysis, name: str, given: Sequence[str]) 
 
     Args:
         study: the sweep.
-        analysis: of it.
+        analysis: of it, with the pairs that are asked for.
         name: summary, finding, power, family or remarks.
         given: for finding, `FIRST less SECOND`, one or several; for family the key.
 
@@ -122,13 +139,14 @@ def _of_arms(study: Study, analysis: Analysis, name: str, given: Sequence[str]) 
     return replace(sheet, note=f"{sheet.note} Not finished yet: {listed(lacking)}.")
 
 
-def _pairs(study: Study, analysis: Analysis, given: Sequence[str]) -> list[Comparison]:
-    return compare_pairs(study, analysis, {one: [_pair(study, one)] for one in given})
+def _asked(analysis: Analysis, given: Sequence[str]) -> list[Comparison]:
+    by_name = {one.name: one for one in analysis.asked}
+    return [by_name[one] for one in given]
 
 
 def _findings(study: Study, analysis: Analysis, given: Sequence[str]) -> str:
     """A paragraph for each pair that is compared, and one for all that are not."""
-    found = _pairs(study, analysis, given)
+    found = _asked(analysis, given)
     told = [finding(study, one) for one in found if one.quality is not None]
     lacking = [nothing_in_common(study, *one.pairs[0]) for one in found if one.quality is None]
     return "\n\n".join(map(marked, [*told, *([" ".join(lacking)] if lacking else [])]))

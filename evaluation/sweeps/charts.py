@@ -19,11 +19,15 @@ from evaluation.report.look import (
 from evaluation.report.tables import Chart, Value
 from evaluation.sweeps.analysis import Analysis, Levels
 from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.curve_charts import active_curves, difference_curves, learning_curves
 from evaluation.sweeps.pareto import AXES, pareto
 from evaluation.sweeps.shown import (
+    CENTRED,
     FEW,
+    MARKS,
     WHOLE,
+    centred,
     chart_table,
     cut,
     over,
@@ -31,8 +35,10 @@ from evaluation.sweeps.shown import (
     seeds_note,
     shared_seeds,
     steadied,
+    whisker,
 )
 from evaluation.sweeps.study import Study
+from evaluation.sweeps.wording import BETTER, NOT_SHOWN, SHOWN, WORSE, verdict
 
 _BLUE = COLOURS[0]
 _FAMILY_PANELS = {
@@ -40,8 +46,12 @@ _FAMILY_PANELS = {
     "active_measured": "measured active parameters",
     "mean_width": "mean width of the experts used",
 }
-
-
+_SHOWN, _IF_EQUAL, _NOT_SHOWN, _NO_TEST = "shown", "shown if noise is equal", "not shown", "no test"
+_FOUND = {_SHOWN: "#0072B2", _IF_EQUAL: "#E69F00", _NOT_SHOWN: "#8a9099", _NO_TEST: "#c9ccd1"}
+_DIFFERENCE_COLUMNS = (
+    *("run", "part", "finding", "difference", "low", "high", "drawn_low", "drawn_high"),
+    *("pooled_low", "pooled_high", "drawn_pooled_low", "drawn_pooled_high", "p_holm", "p_pooled", "seed"),
+)
 _FAMILY_COLUMNS = (
     *("level", "run", "measure", "part", "value"),
     *("low", "high", "drawn_low", "drawn_high"),
@@ -76,19 +86,23 @@ def differences(analysis: Analysis) -> Chart | None:
         return None
     band = analysis.power
     points = [value for _, one in known for value in (one.mean, *one.by_seed.values())]
-    ends = reach([0, *points], [end for _, one in known for end in (one.low, one.high)])
+    pooled = [end for one, _ in known if one.pooled for end in (one.pooled.low, one.pooled.high)]
+    ends = reach([0, *points, *pooled], [end for _, one in known for end in (one.low, one.high)])
     rows: list[tuple[Value, ...]] = []
     for one, quality in known:
-        low, high = (quality.mean if end is None else end for end in (quality.low, quality.high))
-        part = WHOLE if quality.seeds > 1 else FEW
-        whisker = (low, high, cut(low, ends), cut(high, ends))
-        rows.append((one.name, part, quality.mean, *whisker, one.p_holm, None))
-        rows += [(one.name, "seed", value, *[None] * 5, seed) for seed, value in quality.by_seed.items()]
+        low, high = (one.pooled.low, one.pooled.high) if one.pooled else (None, None)
+        lines = (
+            *whisker(quality.mean, quality.low, quality.high, ends),
+            *whisker(quality.mean, low, high, ends),
+        )
+        rows.append((one.name, "mean", _kind(one), quality.mean, *lines, one.p_holm, one.p_pooled, None))
+        rows += [
+            (one.name, "seed", None, value, *[None] * 10, seed) for seed, value in quality.by_seed.items()
+        ]
         if band is not None and quality.seeds == band.seeds:
-            edges = [cut(edge, ends) for edge in (-band.detectable, band.detectable)]
-            rows.append((one.name, "band", None, *[None] * 2, *edges, None, None))
-    columns = ("run", "part", "difference", "low", "high", "drawn_low", "drawn_high", "p_holm", "seed")
-    table = chart_table(columns, rows)
+            edges = [cut(edge, ends) for edge in (-band.pooled.detectable, band.pooled.detectable)]
+            rows.append((one.name, "band", None, None, *[None] * 2, *edges, *[None] * 7))
+    table = chart_table(_DIFFERENCE_COLUMNS, rows)
     arms = [one.name for one, _ in known]
     base = alt.Chart(source(table)).encode(
         y=alt.Y("run:N", sort=arms, title=None, axis=alt.Axis(grid=True, ticks=False)),
@@ -96,38 +110,55 @@ def differences(analysis: Analysis) -> Chart | None:
     title = f"bits per byte less those of {analysis.baseline}"
     scale = alt.Scale(domain=list(ends), nice=False)
     x = alt.X("difference:Q", title=title, axis=FIGURES, scale=scale)
-    whiskers = alt.X("drawn_low:Q", title=title, axis=FIGURES, scale=scale)
-    means, few, seeds, bands = (
-        base.transform_filter(alt.datum.part == part) for part in (WHOLE, FEW, "seed", "band")
+    thin, thick = (
+        alt.X(name, title=title, axis=FIGURES, scale=scale) for name in ("drawn_low:Q", "drawn_pooled_low:Q")
     )
+    kinds = [kind for kind in _FOUND if kind in table.texts("finding")]
+    colour = alt.Color(
+        "finding:N",
+        scale=alt.Scale(domain=kinds, range=[_FOUND[kind] for kind in kinds]),
+        title=None,
+        legend=MARKS,
+    )
+    means, seeds, bands = (base.transform_filter(alt.datum.part == part) for part in ("mean", "seed", "band"))
     tips = [
         alt.Tooltip("run:N", title="arm"),
-        *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("difference", "low", "high")),
+        *(
+            alt.Tooltip(f"{name}:Q", format="+.4f")
+            for name in ("difference", "low", "high", "pooled_low", "pooled_high")
+        ),
         alt.Tooltip("p_holm:Q", format=".2g", title="p, Holm"),
+        alt.Tooltip("p_pooled:Q", format=".2g", title="p, pooled"),
     ]
     layers = [
-        bands.mark_bar(color="#e6e8eb", opacity=0.6, size=20).encode(x=whiskers, x2="drawn_high:Q"),
+        bands.mark_bar(color="#e6e8eb", opacity=0.6, size=20).encode(x=thin, x2="drawn_high:Q"),
         alt.Chart(source(table)).mark_rule(color=GREY, strokeWidth=1.5).encode(x=alt.datum(0)),
-        means.mark_rule(strokeWidth=2.5, color=_BLUE).encode(x=whiskers, x2="drawn_high:Q"),
+        means.mark_rule(strokeWidth=1).encode(x=thin, x2="drawn_high:Q", color=colour),
+        means.mark_rule(strokeWidth=4).encode(x=thick, x2="drawn_pooled_high:Q", color=colour),
         seeds.mark_point(filled=True, size=18, opacity=0.5, color="#000000").encode(x=x),
-        means.mark_point(filled=True, size=75, opacity=1, color=_BLUE).encode(x=x, tooltip=tips),
-        few.mark_point(size=75, opacity=1, stroke=_BLUE, fill="white", strokeWidth=2).encode(
-            x=x, tooltip=tips
-        ),
+        means.mark_point(filled=True, size=75, opacity=1).encode(x=x, color=colour, tooltip=tips),
     ]
     note = (
-        f"Difference to {analysis.baseline}, paired by seed: mean, 95% t interval, and each seed as a small "
-        "dot; hollow with one seed, which has no interval. Left of 0 is better; an interval that holds 0 "
-        "shows no difference. Intervals are not widened for the number of arms; long ones are cut."
+        f"Difference to {analysis.baseline}, paired by seed: mean, and each seed as a small dot. Left of 0 "
+        "is better. Thin lines: 95% t intervals by the deviation of each difference itself, cut where they "
+        "are long; thick ones: by the noise of all arms together. Intervals are of single tests; colours "
+        "tell what is shown after Holm's correction for all arms."
     )
     if band is not None:
         note += (
-            f" Grey, for arms with {band.seeds} seeds: true differences that so many miss in more than one "
-            "sweep of five."
+            f" Grey, for arms with {band.seeds} seeds: true differences that the pooled test, so corrected, "
+            "misses in more than one sweep of five."
         )
     chart = layered(*layers).properties(height=22 * len(arms) + 10)
     heading = f"Differences to {analysis.baseline}"
     return one_chart("differences", heading, note, table, chart, margin=label_margin(arms), least=320)
+
+
+def _kind(one: Comparison) -> str:
+    found = verdict(one)
+    if found in (BETTER, WORSE):
+        return _SHOWN
+    return _IF_EQUAL if found in SHOWN else _NOT_SHOWN if found == NOT_SHOWN else _NO_TEST
 
 
 def family(analysis: Analysis, levels: Levels) -> Chart | None:
@@ -136,19 +167,20 @@ def family(analysis: Analysis, levels: Levels) -> Chart | None:
     seeds = shared_seeds([figures[QUALITY] for figures in arms.values() if QUALITY in figures])
     rows: list[tuple[Value, ...]] = []
     for figure, title in _FAMILY_PANELS.items():
+        known = {name: arms[name][figure] for _, name in levels.values if figure in arms[name]}
+        without = dict(zip(known, centred(list(known.values()), seeds), strict=True))
         found = [
-            (f"{value:g}", name, *over(arms[name][figure], seeds))
+            (f"{value:g}", name, *over(without[name], seeds))
             for value, name in levels.values
-            if figure in arms[name]
+            if name in without
         ]
         if not found:
             continue
         points = [value for _, _, one, _ in found for value in (one.mean, *one.by_seed.values())]
         ends = reach(points, [end for _, _, one, _ in found for end in (one.low, one.high)])
         for level, name, one, whole in found:
-            low, high = (one.mean if end is None else end for end in (one.low, one.high))
             part = WHOLE if whole and len(seeds) > 1 else FEW
-            rows.append((level, name, title, part, one.mean, low, high, cut(low, ends), cut(high, ends)))
+            rows.append((level, name, title, part, one.mean, *whisker(one.mean, one.low, one.high, ends)))
             rows += [(level, name, title, "seed", value, *[None] * 4) for value in one.by_seed.values()]
     if not rows:
         return None
@@ -175,7 +207,8 @@ def family(analysis: Analysis, levels: Levels) -> Chart | None:
     ).properties(height=220)
     note = (
         f"{levels.key} at its values, evenly spaced: mean over seeds with its 95% t interval, and each seed "
-        f"as a small dot. {seeds_note(seeds)} Long intervals are cut at the edge. Axes do not start at zero."
+        f"as a small dot. {CENTRED} {seeds_note(seeds)} Long intervals are cut at the edge. Axes do not "
+        "start at zero."
     )
     name = "family_" + re.sub(r"[^\w.-]+", "_", levels.name)
     title = f"What {levels.name} does"

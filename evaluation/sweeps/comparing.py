@@ -1,22 +1,19 @@
-"""Comparisons of arms: differences in quality and cost, their p, and what so many seeds could have shown."""
+"""Comparisons of arms: differences in quality and cost, and their p."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from evaluation.statistics.seeds import holm
 from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.layout import Noise, Pooled, pooled
 from evaluation.sweeps.pairing import Estimate, Pairs, difference, same_training
-from evaluation.sweeps.power import detectable, seeds_needed
+from evaluation.sweeps.power import detectable
 from evaluation.sweeps.study import Study
 
 COSTS = ("total_parameters", "active_expected", "active_measured", "flops_measured", "tokens_per_second")
 """Figures whose relative change is told."""
-_WANTED = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
-"""Differences, in bits per byte, for which the seeds that they need are told."""
 
 Test = tuple[tuple[str, str], ...]
 """The ids of the cells that a difference is of, so that arms that share cells are one test."""
@@ -29,94 +26,82 @@ class Comparison:
     name: str
     pairs: Pairs
     quality: Estimate | None
-    """Difference in bits per byte; below 0 the first is better."""
+    """Difference in bits per byte, with its own deviation between seeds; below 0 the first is better."""
+    pooled: Pooled | None
+    """The same difference, with the noise of all arms together."""
+    tests: int
+    """How many make up the family that p is corrected for."""
     p_holm: float | None
     """Holm's p over the comparisons of one kind, or the one that the same difference has elsewhere."""
+    p_pooled: float | None
+    """Likewise, of p with the noise of all arms together."""
     detectable: float | None
-    """The smallest true difference that so many seeds show with 80% power, deviating as `Power` says."""
+    """The smallest true difference that the pooled test, so corrected, finds with 80% power."""
     costs: dict[str, Estimate]
     """Relative change of each of `COSTS`."""
     same: bool
     """Whether the arms of each pair are one training, which is no test."""
 
 
-@dataclass(frozen=True)
-class Power:
-    """What the sweep could have shown."""
-
-    seeds: int
-    """That most arms have in common with the baseline."""
-    deviation: float
-    """Of a difference to the baseline between seeds, pooled over arms: √(Σ(n-1)s² / Σ(n-1))."""
-    detectable: float
-    needed: dict[float, int]
-    """For differences in bits per byte, the seeds that show them with 80% power."""
-
-
 def compare(
-    study: Study, named: Mapping[str, Pairs], power: Power | None, settled: Mapping[Test, float | None]
+    study: Study, named: Mapping[str, Pairs], noise: Noise | None, settled: Mapping[Test, Comparison]
 ) -> list[Comparison]:
     """Comparisons that are one family of tests: Holm's correction is over them.
 
     Args:
         study: the sweep.
         named: by name, pairs of arms whose differences are averaged.
-        power: of the sweep.
-        settled: p of tests that were made before, of `settled_by`: a difference has one p, and one verdict.
+        noise: of the sweep.
+        settled: tests that were made before, of `settled_by`: a difference has one p, and one verdict.
     """
     quality = {name: difference(study, pairs, QUALITY) for name, pairs in named.items()}
     same = {name: all(same_training(study, *pair) for pair in pairs) for name, pairs in named.items()}
-    tests = {name: _test(study, named[name], found) for name, found in quality.items()}
-    p_values = {tests[name]: found.p for name, found in quality.items() if found and not same[name]}
-    adjusted = holm({str(test): p for test, p in p_values.items()})
-    return [
-        Comparison(
-            name=name,
-            pairs=pairs,
-            quality=quality[name],
-            p_holm=None if same[name] else settled.get(tests[name], adjusted.get(str(tests[name]))),
-            detectable=None if same[name] else _detectable(quality[name], power),
-            costs={
-                figure: found
-                for figure in COSTS
-                if (found := difference(study, pairs, figure, relative=True)) is not None
-            },
-            same=same[name],
-        )
+    together = {
+        name: None if same[name] else pooled(study, pairs, quality[name], noise)
         for name, pairs in named.items()
-    ]
+    }
+    tests = {name: _test(study, named[name], found) for name, found in quality.items()}
+    own = _corrected({tests[name]: found.p for name, found in quality.items() if found and not same[name]})
+    all_ = _corrected({tests[name]: found.p for name, found in together.items() if found})
+    made = sum(p is not None for p in own.values())
+    compared = []
+    for name, pairs in named.items():
+        test, of_all = tests[name], together[name]
+        before = settled.get(test)
+        number = before.tests if before else made
+        compared.append(
+            Comparison(
+                name=name,
+                pairs=pairs,
+                quality=quality[name],
+                pooled=of_all,
+                tests=number,
+                p_holm=None if same[name] else before.p_holm if before else own.get(test),
+                p_pooled=None if same[name] else before.p_pooled if before else all_.get(test),
+                detectable=detectable(of_all.error, of_all.freedom, number) if of_all else None,
+                costs={
+                    figure: found
+                    for figure in COSTS
+                    if (found := difference(study, pairs, figure, relative=True)) is not None
+                },
+                same=same[name],
+            )
+        )
+    return compared
 
 
-def settled_by(study: Study, comparisons: Iterable[Comparison]) -> dict[Test, float | None]:
-    """The corrected p of each test that was made; of several the first."""
-    found: dict[Test, float | None] = {}
+def settled_by(study: Study, comparisons: Iterable[Comparison]) -> dict[Test, Comparison]:
+    """The first comparison that made each test."""
+    found: dict[Test, Comparison] = {}
     for one in comparisons:
         if one.quality is not None and not one.same:
-            found.setdefault(_test(study, one.pairs, one.quality), one.p_holm)
+            found.setdefault(_test(study, one.pairs, one.quality), one)
     return found
 
 
-def pooled_power(study: Study, arms: Iterable[str]) -> Power | None:
-    """The power of differences to the baseline; None where none has a deviation above 0.
-
-    Args:
-        study: the sweep.
-        arms: that deviations are pooled over; those that share all their cells count once.
-    """
-    known: dict[Test, Estimate] = {}
-    for arm in arms:
-        pair = (arm, study.plan.baseline)
-        found = difference(study, [pair], QUALITY)
-        if found is not None and found.seeds > 1 and not same_training(study, *pair):
-            known.setdefault(_test(study, [pair], found), found)
-    freedom = sum(found.seeds - 1 for found in known.values())
-    squares = math.fsum((found.seeds - 1) * (found.deviation or 0) ** 2 for found in known.values())
-    if not squares:
-        return None
-    deviation = math.sqrt(squares / freedom)
-    seeds = statistics.mode(found.seeds for found in known.values())
-    needed = {wanted: seeds_needed(wanted, deviation) for wanted in _WANTED}
-    return Power(seeds, deviation, detectable(deviation, seeds), needed)
+def _corrected(p_values: Mapping[Test, float | None]) -> dict[Test, float | None]:
+    by_name = holm({str(test): p for test, p in p_values.items()})
+    return {test: by_name[str(test)] for test in p_values}
 
 
 def _test(study: Study, pairs: Pairs, found: Estimate | None) -> Test:
@@ -128,9 +113,3 @@ def _test(study: Study, pairs: Pairs, found: Estimate | None) -> Test:
         for seed in seeds
     ]
     return min(tuple(sorted(ids)), tuple(sorted((second, first) for first, second in ids)))
-
-
-def _detectable(found: Estimate | None, power: Power | None) -> float | None:
-    if found is None or power is None or found.seeds < 2:
-        return None
-    return detectable(power.deviation, found.seeds)

@@ -89,17 +89,17 @@ def difference_curves(study: Study) -> Chart | None:
     if not rows:
         return None
     table = chart_table(("arm", "part", "seed", "tokens", "difference"), rows)
-    late = [
-        float(row[4] or 0) for row in rows if float(row[3] or 0) > 0.2 * max(float(r[3] or 0) for r in rows)
-    ]
-    reach = 1.1 * max(map(abs, late), default=0.1) or 0.1
+    latest = max(float(row[3] or 0) for row in rows)
+    late = [float(row[4] or 0) for row in rows if float(row[3] or 0) > 0.2 * latest]
+    low, high = min([0, *late]), max([0, *late])
+    room = 0.1 * (high - low) or 0.1
     data = source(table)
     root = alt.Chart(data).encode(
         x=alt.X("tokens:Q", title=_TOKENS, axis=alt.Axis(format="~s", tickCount=3)),
         y=alt.Y(
             "difference:Q",
             title=f"less {base}",
-            scale=alt.Scale(domain=[-reach, reach], clamp=True, nice=False),
+            scale=alt.Scale(domain=[low - room, high + room], clamp=True, nice=False),
             axis=alt.Axis(format="+.2~g", tickCount=5),
         ),
     )

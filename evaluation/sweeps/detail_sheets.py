@@ -80,6 +80,22 @@ def by_seed(analysis: Analysis, names: Sequence[str]) -> Sheet:
     return Sheet("cells", "Each seed", note, header, rows, in_terminal=False)
 
 
+def deviations(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm but the baseline: how its difference to the baseline deviates between seeds."""
+    rows = []
+    for name in names:
+        beside = analysis.arms[name].beside_baseline
+        if beside is not None and beside.quality is not None and beside.quality.deviation is not None:
+            rows.append([name, str(beside.quality.seeds), digits(beside.quality.deviation)])
+    if analysis.power is not None:
+        rows.append(["all arms together", "", digits(analysis.power.deviation)])
+    note = (
+        f"In bits per byte: deviation over seeds of the paired difference to {analysis.baseline}. Few seeds "
+        "tell it roughly; arms far above the others are not equally noisy, as pooled tests take them to be."
+    )
+    return Sheet("deviations", "Deviations", note, ["arm", "seeds", "deviation"], rows, in_terminal=False)
+
+
 def training(analysis: Analysis, names: Sequence[str]) -> Sheet:
     """A row for each arm: what was trained, for how long, and how fast."""
     rows = []

@@ -12,7 +12,7 @@ from evaluation.report.tables import Chart
 
 _HERE = Path(__file__).parent
 _SECTIONS = {
-    "quality": ("Quality", ("quality", "arms", "power", "seeds_needed"), ("differences",)),
+    "quality": ("Quality", ("quality", "arms", "power", "deviations"), ("differences",)),
     "effects": ("Effects", ("effects", "levels", "family_"), ("family_",)),
     "cost": ("Cost", ("costs", "changes"), ("pareto_",)),
     "curves": ("Over the training", (), ("learning_curves", "difference_curves", "active_curves")),

@@ -13,7 +13,20 @@ from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.cells import QUALITY
 from evaluation.sweeps.labels import place
 from evaluation.sweeps.pairing import Estimate
-from evaluation.sweeps.shown import FEW, WHOLE, chart_table, cut, over, reach, seeds_note, shared_seeds
+from evaluation.sweeps.shown import (
+    CENTRED,
+    FEW,
+    MARKS,
+    WHOLE,
+    centred,
+    chart_table,
+    over,
+    reach,
+    seeds_note,
+    shared_seeds,
+    whisker,
+)
+from mohge.config.checks import MATCHED
 
 AXES = {
     "active_measured": ("active", "measured active parameters per token"),
@@ -22,7 +35,11 @@ AXES = {
 }
 """Figure, end of the chart's name, and what it is."""
 _SIZE = (780, 380)
-_BASELINE, _FRONT, _BEATEN, _OTHER = "baseline", "on the front", "beaten by another", "not ranked"
+_BASELINE, _FRONT, _BEATEN, _OTHER = "baseline", "on the front of means", "behind it", "not ranked"
+_FRONT_NOTE = (
+    f"Dashed: the Pareto front, of means that no other beats in both; costs within {MATCHED:.1%} count as "
+    "equal, as those of matched models do. "
+)
 _KINDS = {
     _BASELINE: ("#D55E00", "diamond"),
     _FRONT: ("#0072B2", "circle"),
@@ -50,6 +67,8 @@ class _Point:
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which points no other beats: none costs as little and is as good, and is better in one of the two.
 
+    Costs that differ by no more than those of matched models may are equal: what rounding left says nothing.
+
     Args:
         points: cost and bits per byte; less is better.
 
@@ -59,7 +78,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     kept = [
         index
         for index, (cost, bits) in enumerate(points)
-        if not any(c <= cost and b <= bits and (c, b) != (cost, bits) for c, b in points)
+        if not any(
+            c <= cost * (1 + MATCHED) and b <= bits and (b < bits or c < cost * (1 - MATCHED))
+            for c, b in points
+        )
     ]
     return sorted(kept, key=lambda index: points[index])
 
@@ -72,8 +94,8 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
     ending, axis = AXES[figure]
     seeds = shared_seeds([arm.figures[QUALITY] for arm in arms])
     points = []
-    for arm in arms:
-        bits, whole = over(arm.figures[QUALITY], seeds)
+    for arm, own in zip(arms, centred([arm.figures[QUALITY] for arm in arms], seeds), strict=True):
+        bits, whole = over(own, seeds)
         cost, _ = over(arm.figures[figure], list(bits.by_seed))
         points.append(_Point(arm.name, cost, bits, whole and len(seeds) > 1))
     scales = [_axis([point.cost for point in points]), _axis([point.bits for point in points])]
@@ -88,10 +110,9 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
             axis=FIGURES,
         ),
     )
-    opaque = alt.Legend(symbolOpacity=1)
     colours, shapes = (alt.Scale(domain=kinds, range=[_KINDS[kind][i] for kind in kinds]) for i in (0, 1))
-    colour = alt.Color("kind:N", scale=colours, title=None, legend=opaque)
-    shape = alt.Shape("kind:N", scale=shapes, title=None, legend=opaque)
+    colour = alt.Color("kind:N", scale=colours, title=None, legend=MARKS)
+    shape = alt.Shape("kind:N", scale=shapes, title=None, legend=MARKS)
     means, few, dots, steps = (
         base.transform_filter(alt.datum.part == part) for part in (WHOLE, FEW, "seed", "front")
     )
@@ -126,9 +147,8 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
     note = (
         "Lower left is better. A large mark is the mean of an arm, small ones are its cells, whiskers 95% t "
         f"intervals, cut at the edge where they are long. {seeds_note(seeds)} "
-        + ("Dashed: the Pareto front, of means that no other beats in both. " if len(seeds) > 1 else "")
-        + "Axes do not start at zero. Intervals hold what a seed does to all arms alike: the chart of "
-        "differences is the sharper comparison."
+        + (_FRONT_NOTE if len(seeds) > 1 else "")
+        + f"Axes do not start at zero. {CENTRED} The chart of differences is the sharper comparison."
     )
     return one_chart(f"pareto_{ending}", f"Quality against {axis}", note, table, layers, margin=80, least=560)
 
@@ -160,8 +180,7 @@ def _rows(
 
 def _bar(found: Estimate, ends: tuple[float, float]) -> tuple[float, float, float, float, float]:
     """Mean, ends of the interval, which are the mean where there is none, and both as they are drawn."""
-    low, high = (found.mean if end is None else end for end in (found.low, found.high))
-    return found.mean, low, high, cut(low, ends), cut(high, ends)
+    return found.mean, *whisker(found.mean, found.low, found.high, ends)
 
 
 def _axis(found: Sequence[Estimate]) -> tuple[float, float]:

@@ -12,10 +12,13 @@ from evaluation.sweeps.pairing import Estimate, not_comparable, of_arm, same_tra
 from evaluation.sweeps.study import FAILED, UNFINISHED, Study
 from evaluation.sweeps.wording import (
     BETTER,
+    BETTER_POOLED,
     BITS,
     NOT_SHOWN,
     SAME,
+    SHOWN,
     WORSE,
+    WORSE_POOLED,
     change,
     listed,
     pairs_text,
@@ -27,7 +30,13 @@ from evaluation.sweeps.wording import (
 
 _REASON = 160
 """Characters of the reason of a failure that a remark has room for."""
-_VERDICTS = {BETTER: "lower, so better", WORSE: "higher, so worse", NOT_SHOWN: "no difference shown"}
+_VERDICTS = {
+    BETTER: "lower, so better",
+    WORSE: "higher, so worse",
+    BETTER_POOLED: "lower, so better, if all arms are equally noisy",
+    WORSE_POOLED: "higher, so worse, if all arms are equally noisy",
+    NOT_SHOWN: "no difference shown",
+}
 
 
 def summary(study: Study) -> str:
@@ -35,7 +44,7 @@ def summary(study: Study) -> str:
     plan = study.plan
     tokens = sorted({cell.figures["tokens"] for cell in study.cells})
     each = " to ".join(f"{number:,.0f}" for number in dict.fromkeys([*tokens[:1], *tokens[-1:]]))
-    revisions = sorted({cell.texts["revision"] for cell in study.cells if cell.texts["revision"]})
+    revisions = sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
     at = f", at revision{'s' * (len(revisions) > 1)} {', '.join(revisions)}" if revisions else ""
     seeds = f"of {len(plan.arms)} arms with seeds {', '.join(map(str, plan.seeds))}"
     trained = f"; {each} training tokens each{at}" if tokens else ""
@@ -58,6 +67,8 @@ def finding(study: Study, one: Comparison) -> str:
         told.append(f"has {_relation(total, 'parameters', second)}{against}")
     if (active := one.costs.get("active_measured")) is not None:
         ends = _ends(active, percent=True)
+        if active.low is not None and active.high is not None and active.low <= 0 <= active.high:
+            ends += ", not told from none"
         measured = f" (measured{f'; {ends}' if ends else ''})"
         told.append(f"uses {_relation(active, 'parameters per token', '' if told else second)}{measured}")
     sentence = f"{first} {' and '.join(told)}. " if told else ""
@@ -85,10 +96,14 @@ def power_sentence(analysis: Analysis) -> str:
     """The smallest difference that the sweep could show, or why none is told."""
     found, base = analysis.power, analysis.baseline
     if found is not None:
+        many = f"Holm's correction for {found.corrected.tests} tests"
         return (
-            f"Paired differences to {base} deviate by {digits(found.deviation)} {BITS} between seeds (all "
-            f"arms together), so that {found.seeds} seeds show a true difference of "
-            f"{digits(found.detectable)} with 80% power, and miss smaller ones more often."
+            f"Trainings have a noise of {digits(found.noise.deviation)} {BITS} beside what arm and seed "
+            f"give ({found.noise.freedom} degrees of freedom), so that paired differences deviate by "
+            f"{digits(found.deviation)} between seeds. With 80% power {found.seeds} seeds show true "
+            f"differences to {base} of {digits(found.alone.detectable)} by one paired t test, of "
+            f"{digits(found.corrected.detectable)} after {many}, and of {digits(found.pooled.detectable)} "
+            "after it with the noise of all arms together; smaller ones are missed more often."
         )
     if base not in analysis.arms:
         return f"What these seeds can show is not known yet: {base} has no finished cell."
@@ -123,17 +138,18 @@ def answers(study: Study, analysis: Analysis) -> list[dict[str, str]]:
     """`question` and `answer` of each: what the sweep was made to tell."""
     said = {"What can these seeds show?": power_sentence(analysis)}
     for one in analysis.effects:
-        said[f"What does {one.name} do?"] = quality_sentence(one, pairs_text(one.pairs))
-    said |= {f"What does {family.name} do?": family_sentence(family) for family in analysis.families}
+        said[f"{one.name}: what does it do?"] = quality_sentence(one, pairs_text(one.pairs))
+    said |= {f"{family.name}: what does it do?": family_sentence(family) for family in analysis.families}
     found = [arm.beside_baseline for arm in analysis.arms.values() if arm.beside_baseline is not None]
     told = {
-        wanted: [one.name for one in found if verdict(one) == wanted]
-        for wanted in (BETTER, WORSE, NOT_SHOWN, SAME)
+        wanted: [one.name for one in found if verdict(one) == wanted] for wanted in (*SHOWN, NOT_SHOWN, SAME)
     }
     rest = len(found) - sum(map(len, told.values()))
     said[f"Which arms differ from {analysis.baseline}?"] = (
         f"After Holm's correction better: {', '.join(told[BETTER]) or 'none'}; worse: "
-        f"{', '.join(told[WORSE]) or 'none'}; of {len(told[NOT_SHOWN])} others these seeds do not tell"
+        f"{', '.join(told[WORSE]) or 'none'}; if noise is equal, also better: "
+        f"{', '.join(told[BETTER_POOLED]) or 'none'}; worse: {', '.join(told[WORSE_POOLED]) or 'none'}; of "
+        f"{len(told[NOT_SHOWN])} others these seeds do not tell"
         + (f"; the same training: {', '.join(told[SAME])}" if told[SAME] else "")
         + (f"; not tested, for want of two paired seeds that differ: {rest}." if rest else ".")
     )
@@ -160,7 +176,7 @@ def remarks(study: Study, analysis: Analysis) -> list[str]:
                 f"{first} and {second} are not paired at {_seeds(seeds)}: they read "
                 "other data, another order of it, or another number of tokens."
             )
-    revisions = sorted({cell.texts["revision"] for cell in study.cells if cell.texts["revision"]})
+    revisions = sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
     if len(revisions) > 1:
         said.append(f"Cells were trained at several revisions: {', '.join(revisions)}.")
     if any(revision.endswith("+") for revision in revisions):
@@ -202,23 +218,33 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _difference(one: Comparison, found: Estimate) -> str:
-    """`+0.003 (95% interval …; p = …; paired over 3 seeds): no difference shown.`"""
+    """`+0.003 (paired over 3 seeds, 95% interval …; with the noise of all arms …): no difference shown.`"""
     said = _VERDICTS.get(verdict(one), verdict(one))
     if found.low is None:
         return f"{change(found)} ({said})."
-    p = probability(found.p)
-    if one.p_holm is not None and one.p_holm != found.p:
-        p += f", after Holm's correction {probability(one.p_holm)}"
-    mean, over = change(found).partition(" ")[0], f"paired over {found.seeds} seeds"
-    return f"{mean} ({_ends(found)}; p = {p}; {over}): {said}."
+    mean = change(found).partition(" ")[0]
+    own = f"paired over {found.seeds} seeds, {_ends(found)}, {_p(found.p)}"
+    if one.p_holm != found.p:
+        own += f", after Holm's correction for {one.tests} tests {probability(one.p_holm)}"
+    if one.pooled is not None:
+        all_ = Estimate(found.by_seed, found.mean, None, one.pooled.low, one.pooled.high, None)
+        own += f"; with the noise of all arms {_ends(all_)}, {_p(one.pooled.p)}"
+        if one.p_pooled != one.pooled.p:
+            own += f", corrected {probability(one.p_pooled)}"
+    return f"{mean} ({own}): {said}."
+
+
+def _p(value: float | None) -> str:
+    """`p = 0.012`, `p < 0.0001`."""
+    shown = probability(value)
+    return f"p < {shown[1:]}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _detected(one: Comparison) -> str:
-    if one.detectable is None or one.quality is None:
+    """What a test that has shown nothing could have shown."""
+    if one.detectable is None or verdict(one) in SHOWN:
         return ""
-    return (
-        f" In {one.quality.seeds} seeds a true difference of {digits(one.detectable)} shows with 80% power."
-    )
+    return f" The last of these tests finds a true difference of {digits(one.detectable)} with 80% power."
 
 
 def _relation(found: Estimate, what: str, than: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from evaluation.benchmarks.figures import NONE, digits, probability
+from evaluation.benchmarks.figures import NONE, digits, probability, with_interval
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.sweeps.analysis import Analysis, Arm, Levels
 from evaluation.sweeps.cells import QUALITY
@@ -22,10 +22,10 @@ from evaluation.sweeps.wording import (
     verdict,
 )
 
-_SIZES = COSTS[:4]
-"""Without speed, which says more of the machine."""
-_CHANGES = ("total_parameters", "active_measured", "flops_measured")
+_SIZES = ("total_parameters", "active_measured")
+_CHANGES = (*_SIZES, "flops_measured")
 INTERVALS = "In brackets: 95% t intervals over seeds."
+_P = ("p, Holm", "p, pooled")
 _ONCE = "a difference that is tested in several tables has one p, of the first of arms, effects and levels"
 
 
@@ -45,42 +45,40 @@ def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
                     *(short(means.get(figure)) for figure in _SIZES),
                 ),
                 interval(arm.figures.get(QUALITY)),
-                *((change(beside.quality), probability(beside.p_holm)) if beside else (NONE, NONE)),
-                digits(beside.detectable) if beside else NONE,
+                *(_judged(beside) if beside else [NONE] * 4),
             ]
         )
     header = ["arm", "seeds", *(WORDS[figure] for figure in _SIZES)]
-    header += [f"{BITS} (95%)", f"less {base} (95%)", "p, Holm", "detectable"]
+    header += [f"{BITS} (95%)", f"less {base} (95%)", *_P, "finding"]
     note = (
         f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed: "
-        "arms of different seeds are compared by them, not by their means. "
-        f"Holm's correction is over all arms of the sweep. {detectable_note(analysis)} Active parameters and "
-        "FLOPs are measured over the last tenth of the training."
+        "arms of different seeds are compared by them, not by their means. Active parameters are measured "
+        f"over the last tenth of the training. {_p_note(analysis)} Both are corrected for all arms."
     )
-    return Sheet("arms", "Arms", note, header, rows, frozenset({1}), in_terminal=False)
+    return Sheet("arms", "Arms", note, header, rows, frozenset({1, 8}), in_terminal=False)
 
 
 def quality(analysis: Analysis, names: Sequence[str]) -> Sheet:
-    """A row for each arm: bits per byte, difference to the baseline and what it shows."""
+    """A row for each arm: bits per byte, difference to the baseline by both tests, and what it shows."""
     rows = []
     for name in names:
         arm = analysis.arms[name]
-        found = arm.figures.get(QUALITY)
-        row = [_named(analysis, name), seeds_text(_seeds(arm)), interval(found)]
+        row = [_named(analysis, name), seeds_text(_seeds(arm)), interval(arm.figures.get(QUALITY))]
         beside = arm.beside_baseline
         if beside is None:
-            row += ["", "", "", ""]
+            row += [""] * 6
         else:
-            p = beside.quality.p if beside.quality else None
-            row += [change(beside.quality), probability(p), probability(beside.p_holm)]
-            row.append(verdict(beside))
+            difference, p_holm, p_pooled, finding = _judged(beside)
+            own = probability(beside.quality.p if beside.quality else None)
+            row += [difference, own, p_holm, _pooled_interval(beside), p_pooled, finding]
         rows.append(row)
-    header = ["arm", "seeds", f"{BITS} (95%)", f"less {analysis.baseline} (95%)", "p", "p, Holm", "finding"]
+    header = ["arm", "seeds", f"{BITS} (95%)", f"less {analysis.baseline} (95%)", "p", _P[0]]
+    header += ["pooled interval", _P[1], "finding"]
     note = (
         f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed (paired "
-        "t test); Holm's correction is over all arms."
+        f"t test). {_p_note(analysis)} Both are corrected for all arms."
     )
-    return Sheet("quality", "Quality", note, header, rows, frozenset({1, 6}))
+    return Sheet("quality", "Quality", note, header, rows, frozenset({1, 8}))
 
 
 def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -114,35 +112,42 @@ def changes(analysis: Analysis, names: Sequence[str]) -> Sheet:
     return Sheet("changes", "Changes of cost", note, header, rows, in_terminal=False)
 
 
-def comparisons(analysis: Analysis, name: str, title: str, found: Sequence[Comparison], first: str) -> Sheet:
+def comparisons(
+    analysis: Analysis,
+    name: str,
+    title: str,
+    found: Sequence[Comparison],
+    first: str,
+    over: str = "for all of this table",
+) -> Sheet:
     """A row for each comparison: what it compares, quality and cost; none where no two arms are paired.
 
     Args:
         analysis: of the sweep.
         name: of the sheet.
         title: of the sheet.
-        found: one family of tests.
+        found: of one family of tests.
         first: heading of the first column.
+        over: what that family is.
     """
     rows = [
         [
             *(one.name, pairs_text(one.pairs), seeds_text(one.quality.by_seed if one.quality else ())),
-            *(change(one.quality), probability(one.p_holm), verdict(one)),
-            *(percentage(one.costs.get(figure)) for figure in _CHANGES),
-            digits(one.detectable),
+            *_judged(one),
+            *(percentage(one.costs.get(figure)) for figure in _SIZES),
         ]
         for one in found
         if any(other.quality is not None for other in found)
     ]
-    header = [first, "compared", "seeds", f"{BITS} (95%)", "p, Holm", "finding"]
-    header += [*(WORDS[figure] for figure in _CHANGES), "detectable"]
-    words = {1, 2, 5}
+    header = [first, "compared", "seeds", f"{BITS} (95%)", *_P, "finding"]
+    header += [WORDS[figure] for figure in _SIZES]
+    words = {1, 2, 6}
     if all(row[0] == row[1] for row in rows):  # a name that says it all
-        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {1, 4}
+        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {1, 5}
     note = (
         f"First less second, paired by seed, the mean over pairs; below 0 the first is better. {INTERVALS} "
-        f"Holm's correction is over this table; {_ONCE}. Cost: change of the first against the second. "
-        f"{detectable_note(analysis)}"
+        f"{_p_note(analysis)} Both are corrected {over}; {_ONCE}. Cost: change of the first against the "
+        "second."
     )
     return Sheet(name, title, note, header, rows, frozenset(words))
 
@@ -160,65 +165,70 @@ def levels(analysis: Analysis, family: Levels) -> Sheet:
             [
                 *(f"{value:g}", name, seeds_text(_seeds(analysis.arms[name]))),
                 interval(figures.get(QUALITY)),
-                *((change(one.quality), probability(one.p_holm)) if one else ("", "")),
-                digits(one.detectable) if one else "",
+                *(_judged(one) if one else [""] * 4),
                 short(active.mean if active else None),
                 change(one.costs.get("active_measured"), percent=True) if one else "",
                 _mean(figures, "mean_width", digits),
-                _mean(figures, "idle_experts", digits),
             ]
         )
-    header = [family.key, "arm", "seeds", f"{BITS} (95%)", f"less that at {lowest} (95%)", "p, Holm"]
-    header += ["detectable", WORDS["active_measured"], "change, %", "mean width", "idle experts"]
+    header = [family.key, "arm", "seeds", f"{BITS} (95%)", f"less that at {lowest} (95%)", *_P, "finding"]
+    header += [WORDS["active_measured"], "change, %", "mean width"]
     note = (
         f"{INTERVALS} Differences and changes are against {family.key}={lowest}, paired by seed: levels of "
-        "different seeds are compared by them, not by their means. Holm's correction is over the levels; "
-        f"{_ONCE}. "
-        f"{detectable_note(analysis)} Active parameters: over the last tenth of the training; mean width "
-        "of the experts that computed a row, and idle experts, over all layers: in the last validation."
+        f"different seeds are compared by them, not by their means. {_p_note(analysis)} Both are corrected "
+        f"for all levels; {_ONCE}. Active parameters: over the last tenth of the training; mean width of the "
+        "experts that computed a row, over all layers: in the last validation."
     )
-    return Sheet(f"family_{family.name}", family.name, note, header, rows, frozenset({1, 2}))
+    return Sheet(f"family_{family.name}", family.name, note, header, rows, frozenset({1, 2, 7}))
 
 
-def powers(analysis: Analysis, names: Sequence[str]) -> Sheet:
-    """A row for each arm but the baseline: the deviation of its differences, and what they can show."""
-    rows = []
-    for name in names:
-        beside = analysis.arms[name].beside_baseline
-        if beside is not None and beside.quality is not None:
-            deviation = beside.quality.deviation
-            rows.append([name, str(beside.quality.seeds), digits(deviation), digits(beside.detectable)])
-    if analysis.power is not None and rows:
-        power = analysis.power
-        rows.append(
-            ["all arms together", str(power.seeds), digits(power.deviation), digits(power.detectable)]
-        )
-    header = ["arm", "seeds", "deviation between seeds", "smallest detectable"]
+def powers(analysis: Analysis) -> Sheet:
+    """A row for each kind of test: the smallest difference to the baseline that it finds, seeds it needs."""
+    power = analysis.power
+    if power is None:
+        return Sheet("power", "Power", "", [], [])
+    kinds = {
+        "paired t test": power.alone,
+        "the same, corrected": power.corrected,
+        "pooled, corrected": power.pooled,
+    }
+    rows = [
+        [
+            *(kind, str(one.tests), str(one.freedom), digits(one.detectable)),
+            *(f"{seeds:,}" for seeds in one.needed.values()),
+        ]
+        for kind, one in kinds.items()
+    ]
+    header = ["test", "in a family of", "degrees of freedom", f"detectable with {power.seeds} seeds"]
+    header += [f"seeds for {wanted:g}" for wanted in power.alone.needed]
     note = (
-        f"In {BITS}: deviation over seeds of the paired difference to {analysis.baseline}, and the smallest "
-        "true difference that a two-sided paired t test at 5% finds with 80% power in so many seeds. A "
-        "deviation of few seeds is itself uncertain: the last column takes that of all arms together."
+        f"In {BITS}: the smallest true difference to {analysis.baseline} that a two-sided test at 5% finds "
+        "with 80% power, and the seeds that true differences of some sizes need. Differences are taken to "
+        f"deviate by {digits(power.deviation)} between seeds, √2 times the noise of a training."
     )
-    return Sheet("power", "Power", note, header, rows, in_terminal=False)
+    return Sheet("power", "Power", note, header, rows)
 
 
-def needed(analysis: Analysis) -> Sheet:
-    """Seeds that differences of some sizes need."""
-    found = analysis.power.needed if analysis.power else {}
-    rows = [[f"{wanted:g}", f"{seeds:,}"] for wanted, seeds in found.items()]
-    shown = digits(analysis.power.deviation) if analysis.power else NONE
-    note = f"For 80% power at 5%, with a deviation of {shown} {BITS} between seeds."
-    return Sheet("seeds_needed", "Seeds that a difference needs", note, [BITS, "seeds"], rows)
+def _judged(one: Comparison) -> list[str]:
+    """Difference, both p and the finding."""
+    return [change(one.quality), probability(one.p_holm), probability(one.p_pooled), verdict(one)]
 
 
-def detectable_note(analysis: Analysis) -> str:
-    """What the column says."""
-    if analysis.power is None:
-        return "Detectable: not known before two seeds of a difference are finished."
+def _pooled_interval(one: Comparison) -> str:
+    if one.pooled is None:
+        return NONE
+    ends = with_interval(one.pooled.low, one.pooled.low, one.pooled.high, signed=True)
+    return ends.partition("(")[2].rstrip(")")
+
+
+def _p_note(analysis: Analysis) -> str:
+    """What the two columns of p say."""
+    by_itself = "p, Holm: by the deviation of each difference itself."
+    if analysis.noise is None:
+        return f"{by_itself} Pooled: not known before two arms have two seeds."
     return (
-        "Detectable: the smallest true difference that so many seeds show with 80% power in one test, if "
-        f"differences deviate by {digits(analysis.power.deviation)} between seeds, as those of all arms to "
-        f"{analysis.baseline} do together."
+        f"{by_itself} Pooled: by the noise of all arms together ({analysis.noise.freedom} degrees of "
+        "freedom), which finds smaller differences, and holds if all arms are equally noisy."
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+import altair as alt
 
 from evaluation.report.tables import Chart, DataTable, Value
 from evaluation.sweeps.pairing import Estimate, estimate
@@ -11,6 +14,12 @@ from evaluation.sweeps.steady import drawn
 
 WHOLE, FEW = "mean", "mean of few"
 """Parts of a table: means over the seeds of the chart, and means of arms that lack some, or of one seed."""
+MARKS = alt.Legend(symbolOpacity=1, columnPadding=40)
+"""A legend of marks, with room for letters that are wider than where a picture was made."""
+CENTRED = (
+    "What a seed does to all arms alike is taken out: from each cell the mean of its seed less that of all "
+    "seeds, over the arms that have them all."
+)
 _BEYOND = 0.35
 """How far whiskers may widen an axis to either side, as a share of what the points span."""
 
@@ -53,6 +62,28 @@ def reach(points: Iterable[float], ends: Iterable[float | None]) -> tuple[float,
 def cut(value: float, ends: tuple[float, float]) -> float:
     """A whisker's end as it is drawn."""
     return min(max(value, ends[0]), ends[1])
+
+
+def whisker(
+    mean: float, low: float | None, high: float | None, ends: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Ends of an interval, which are the mean where there is none, and as they are drawn."""
+    first, last = mean if low is None else low, mean if high is None else high
+    return first, last, cut(first, ends), cut(last, ends)
+
+
+def centred(found: Sequence[Estimate], seeds: Sequence[int]) -> list[Estimate]:
+    """Figures of arms as `CENTRED` says, the same means for those that have all seeds of the chart."""
+    whole = [one.by_seed for one in found if set(seeds) <= one.by_seed.keys()]
+    if not whole or len(seeds) < 2:
+        return list(found)
+    means = {seed: math.fsum(one[seed] for one in whole) / len(whole) for seed in seeds}
+    middle = math.fsum(means.values()) / len(means)
+    moved = (
+        estimate({seed: value - (means.get(seed, middle) - middle) for seed, value in one.by_seed.items()})
+        for one in found
+    )
+    return [one for one in moved if one is not None]
 
 
 def chart_table(columns: tuple[str, ...], rows: Iterable[tuple[Value, ...]]) -> DataTable:

@@ -16,11 +16,12 @@ from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.blocks import all_sheets
 
 _NARROW = {
-    "quality": (0, 1, 2, 3, 6),
+    "quality": (0, 2, 3, 8),
     "costs": (0, 1, 3, 4, 5),
-    "effects": (0, 2, 3, 4, 5, 7),
-    "levels": (0, 2, 3, 4, 5, 7),
-    "family_": (0, 2, 3, 4, 5, 7),
+    "effects": (0, 3, 4, 5, 6),
+    "levels": (0, 3, 4, 5, 6),
+    "family_": (0, 4, 7, 8),
+    "power": (0, 1, 3, 6, 7),
 }
 """Columns of wide tables, by what their names begin with, that a terminal has room for."""
 

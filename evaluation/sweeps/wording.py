@@ -14,6 +14,9 @@ BITS = "bits per byte"
 UNPAIRED, SAME, ONE_SEED = "not paired", "the same training", "one seed tells nothing"
 NO_SPREAD, NOT_SHOWN = "equal in all seeds, no test", "not shown"
 BETTER, WORSE = "better", "worse"
+BETTER_POOLED, WORSE_POOLED = "better (pooled)", "worse (pooled)"
+SHOWN = (BETTER, WORSE, BETTER_POOLED, WORSE_POOLED)
+"""A difference is shown by its own deviation between seeds, or only by the noise of all arms together."""
 WORDS = {
     "total_parameters": "total parameters",
     "active_expected": "active, expected",
@@ -81,7 +84,7 @@ def listed(names: Sequence[object]) -> str:
 
 
 def verdict(found: Comparison) -> str:
-    """Whether quality is better, worse, the same by construction, or not shown to differ, by Holm's p."""
+    """Whether quality is better, worse, the same by construction, or not shown to differ, by corrected p."""
     if found.quality is None:
         return UNPAIRED
     if found.same:
@@ -90,6 +93,9 @@ def verdict(found: Comparison) -> str:
         return ONE_SEED
     if found.quality.low is None:
         return NO_SPREAD
-    if found.p_holm is None or found.p_holm >= SIGNIFICANT:
-        return NOT_SHOWN
-    return BETTER if found.quality.mean < 0 else WORSE
+    better = found.quality.mean < 0
+    if found.p_holm is not None and found.p_holm < SIGNIFICANT:
+        return BETTER if better else WORSE
+    if found.p_pooled is not None and found.p_pooled < SIGNIFICANT:
+        return BETTER_POOLED if better else WORSE_POOLED
+    return NOT_SHOWN

@@ -20,6 +20,7 @@ from evaluation.sweeps.charts import ALWAYS
 from evaluation.sweeps.page import as_page
 from evaluation.sweeps.storing import save_study, study_texts
 from evaluation.sweeps.study import Study
+from mohge.errors import UserError
 from mohge.files import write_json_atomically, write_text_atomically
 
 PAGE, RESULTS, CELLS, CHARTS = "index.html", "results.json", "cells.csv", "charts"
@@ -31,6 +32,7 @@ _NOTHING = """<svg xmlns="http://www.w3.org/2000/svg" width="860" height="60" vi
 Nothing to draw yet: too few cells are finished.</text>
 </svg>
 """
+_NO_NOTE = "Too few cells are finished for this figure."
 _DIGEST = re.compile(r"<!-- figure ([0-9a-f]{16}) -->")
 _ROOM = {"left": 30, "right": 30, "top": 5, "bottom": 5}
 """Around a picture, in its units."""
@@ -90,10 +92,23 @@ def renew_document(
     wanted = document.figures_of(path, text)
     document.check_figures(path, wanted, [*by_name, *(name for name in ALWAYS if name not in by_name)])
 
+    pairs: list[str] = []
+
+    def collect(kind: str, name: str, given: list[str]) -> str:
+        if name in blocks.PAIRS:
+            blocks.asked_for(study, analysis, given)  # a pair that is none is told where it stands
+            pairs.extend(given)
+        return ""
+
+    document.renewed(path, text, collect)
+    asked = blocks.asked_for(study, analysis, pairs)
+
     def make(kind: str, name: str, given: list[str]) -> str:
         if kind == "table":
-            return table_markdown(blocks.table(study, analysis, name, given))
-        return blocks.sentence(study, analysis, name, given)
+            return table_markdown(blocks.table(study, asked, name, given))
+        if name == "note":
+            return _notes(by_name, given)
+        return blocks.sentence(study, asked, name, given)
 
     new, changed = document.renewed(path, text, make)
     figures = {name: _figure(by_name.get(name)) for name in wanted}
@@ -110,6 +125,15 @@ def renew_document(
         for place, made in differing.items():
             write_text_atomically(place, made)
     return changed
+
+
+def _notes(by_name: Mapping[str, Chart], given: Sequence[str]) -> str:
+    """How figures are read, which their pictures do not say."""
+    known = dict.fromkeys([*by_name, *ALWAYS])
+    for name in given:
+        if name not in known:
+            raise UserError(f"there is no figure {name}: choose one of {', '.join(known)}")
+    return "\n\n".join(f"*{marked(by_name[name].note)}*" for name in given if name in by_name) or _NO_NOTE
 
 
 def _figure(chart: Chart | None) -> tuple[str, Callable[[], str]]:

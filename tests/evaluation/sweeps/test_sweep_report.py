@@ -187,8 +187,8 @@ def test_a_document_of_the_first_cells_reads_well(analysed, tmp_path):
 def test_a_document_is_renewed_between_its_marks_alone(reported):
     text = (reported.folder / "RESULTS.md").read_text()
     assert text.startswith("# What was found\n\nProse stays.\n\n<!-- table: arms | moe, mohge -->\n\n| arm |")
-    assert "old" not in text
-    assert "| mohge | 1 to 3 | 3.190M | 1.420M | 1.420M |" in text
+    assert "\nold\n" not in text
+    assert "| mohge | 1 to 3 | 3.190M | 1.420M |" in text
     assert "mohge has 19.7% fewer parameters than moe (3.190M against 3.974M)" in text
     assert text.count("<!-- end -->") == 3
     assert reported.outcome.result["document"]["changed"] == [
