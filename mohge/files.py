@@ -8,7 +8,9 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,14 +24,17 @@ from mohge.errors import UserError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success it becomes `path`, on failure it is removed.
 
+    The content is on the disk before it has the name, so that no power cut leaves half a file either.
+
     Raises:
         UserError: the disk refuses (full, read-only, file too large).
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _flush(temporary)
         os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -48,7 +53,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     refuse_taken(path)
     target = Path(path).resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target)
     missing = list(itertools.takewhile(lambda parent: not parent.exists(), target.parents))
     try:
         temporary.mkdir(parents=True)
@@ -62,6 +67,21 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):  # not empty: all went well
             for parent in missing:
                 parent.rmdir()
+
+
+def _temporary(target: Path) -> Path:
+    """A name beside `target` that no other process uses, of this host or of one that shares the folder."""
+    host = re.sub(r"[^\w-]", "_", socket.gethostname())
+    return target.with_name(f".{target.name}.{host}.{os.getpid()}.tmp")
+
+
+def _flush(path: Path) -> None:
+    """Sees to it that a file's content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def refuse_taken(path: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.run_data import RunData, read_object, read_run
+from evaluation.run_data import RunData, read_lines, read_object, read_run
 from mohge.config.load import as_dict
 
 QUALITY = "bits_per_byte"
@@ -37,8 +37,9 @@ _AVERAGED = {
 }
 """Figures of the last tenth of the training."""
 TEXTS = ("arch", "model", "widths", "match", "revision", "data")
-"""What is no number: arch and model; widths of the groups; what the model is matched to; git revision, with a
-plus if the tree had changes; a checksum of what was read in which order, but for the seed."""
+"""What is no number: arch and model; widths of the groups; what the model is matched to; git revisions of its
+beginning and continuations, with spaces between them, each with a plus if the tree had changes; a checksum of
+what was read in which order, but for the seed."""
 _DIGITS = 9
 """Significant digits of a figure, which are what the compact table keeps: it says what the folders say."""
 
@@ -164,11 +165,16 @@ def _late(run: RunData, metric: str) -> float | None:
 
 
 def _revision(path: Path) -> str:
-    """Short git revision, with a plus if the tree had changes; empty if none is known."""
-    if not (path / "environment.json").exists():
-        return ""
-    git = read_object(path / "environment.json").get("git") or {}
-    return f"{git['revision'][:10]}{'+' if git.get('dirty') else ''}" if git.get("revision") else ""
+    """Short git revisions that a run was begun and continued at, with a plus if the tree had changes.
+
+    Each once, with a space between them; empty if none is known.
+    """
+    environments = [read_object(path / "environment.json")] if (path / "environment.json").exists() else []
+    continued = read_lines(path / "resumes.jsonl", needs=("environment",), growing=True)
+    environments += [line["environment"] for line in continued]
+    states = [git for one in environments if (git := one.get("git") or {}).get("revision")]
+    shown = [f"{git['revision'][:10]}{'+' if git.get('dirty') else ''}" for git in states]
+    return " ".join(dict.fromkeys(shown))
 
 
 def _data_checksum(run: RunData) -> str:

@@ -61,7 +61,7 @@ def parse_plan(data: Mapping[str, Any], path: Path) -> Plan:
         path: of the file, for messages.
 
     Raises:
-        UserError: it is of another format, or a name in it is unknown.
+        UserError: it is of another format, a name in it is unknown, or an arm has a seed twice.
     """
     if data.get("format") != FORMAT:
         raise UserError(f"{path} has format {data.get('format')}, not {FORMAT}: give a folder of mohge-sweep")
@@ -79,4 +79,9 @@ def parse_plan(data: Mapping[str, Any], path: Path) -> Plan:
             raise UserError(
                 f"{path} names the arm {name}, which it does not have: choose of {', '.join(plan.arms)}"
             )
+    seen = set()
+    for cell in plan.cells:
+        if (cell.arm, cell.seed) in seen:
+            raise UserError(f"{path} has {cell.arm} seed {cell.seed} twice: run mohge-sweep again")
+        seen.add((cell.arm, cell.seed))
     return plan

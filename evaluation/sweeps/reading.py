@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from evaluation.run_data import RunData, read_lines, read_object, spread
+from evaluation.run_data import RunData, read_object, spread
 from evaluation.sweeps.cells import Cell, CurvePoint, curve, read_cell
 from evaluation.sweeps.families import families_of
 from evaluation.sweeps.plan import parse_plan
 from evaluation.sweeps.storing import load_study
 from evaluation.sweeps.study import DAMAGED, FAILED, UNFINISHED, Study, Unfinished
 from mohge.errors import UserError
+from mohge.sweep.attempts import CellFolder
 from mohge.sweep.cells import CELLS, SWEEP
 
 _POINTS = 40
@@ -77,24 +78,8 @@ def _portable(reason: str, folder: Path) -> str:
 
 
 def _state(folder: Path, id: str) -> tuple[str, str]:
-    """`finished` or a state of `Unfinished`, and why a cell has failed if it has."""
-    attempts = folder / CELLS / f"{id}.attempts.jsonl"
-    status_path = folder / CELLS / id / "status.json"
-    ends = []
-    if attempts.exists():
-        lines = read_lines(attempts, needs=("event",), growing=True)
-        ends = [line for line in lines if line["event"] == "end"]
-    if not status_path.exists():
-        if ends and ends[-1].get("status"):
-            return FAILED, str(ends[-1].get("reason") or f"exit status {ends[-1]['status']}")
-        return UNFINISHED, ""
-    try:
-        status = read_object(status_path)
-    except UserError as error:
-        return DAMAGED, str(error)
-    state = status.get("state")
-    if state == "finished":
-        return "finished", ""
-    if state == "failed":
-        return FAILED, str(status.get("error") or (ends[-1].get("reason") if ends else None) or "")
-    return UNFINISHED, ""
+    """`finished` or a state of `Unfinished`, and why a cell has failed if it has: as mohge-sweep sees it."""
+    seen = CellFolder(folder / CELLS, id).look()
+    if seen.state == "failed":
+        return FAILED, seen.reason or ""
+    return (seen.state if seen.state == "finished" else UNFINISHED), ""

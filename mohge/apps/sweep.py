@@ -19,7 +19,7 @@ from mohge.config.sweep_schema import SweepConfig
 from mohge.config.targets import build
 from mohge.errors import Interrupted, RunError, UserError
 from mohge.files import write_json_atomically
-from mohge.sweep.cells import Plan, beside_the_plan, write_plan
+from mohge.sweep.cells import Plan, beside_the_plan, read_plan, write_plan
 from mohge.sweep.launchers import launched
 from mohge.sweep.planning import folder_of, planned
 from mohge.sweep.progress import Progress, look
@@ -50,12 +50,14 @@ def run(config: SweepConfig, overrides: list[str]) -> None:
         return
     write_plan(folder, plan)
     if others := beside_the_plan(folder, plan):
-        console.print(f"{others} more runs in {folder / 'cells'} are not in this plan: they stay as they are")
-    _work(config, plan, folder, console)
+        console.print(others, markup=False)
+    failed = _work(config, plan, folder, console)
     progress = look(folder, plan)
-    _give_results(config, plan, progress, folder)
+    _give_results(config, folder)
     console.print(f"Sweep folder: {folder}")
     _list_failed(progress, console)
+    for sentence in failed:
+        console.print(sentence, markup=False)
     left = len(progress.cells) - len(progress.of("finished"))
     if left:
         again = [item for item in overrides if override_key(item) not in ("retry", "show")]
@@ -71,8 +73,8 @@ def main() -> None:
     run_app("sweep", SweepConfig, run)
 
 
-def _work(config: SweepConfig, plan: Plan, folder: Path, console: Console) -> None:
-    """Starts workers, and looks on until they end.
+def _work(config: SweepConfig, plan: Plan, folder: Path, console: Console) -> list[str]:
+    """Starts workers, and looks on until they end; returns which of them failed.
 
     Raises:
         Interrupted: by a signal; the cells have saved their states.
@@ -99,7 +101,7 @@ def _work(config: SweepConfig, plan: Plan, folder: Path, console: Console) -> No
             time.sleep(_LOOK_EVERY)
         display.update()
     if not signals.received:
-        return
+        return workers.failed()
     number = signals.received[0]
     if outlives:
         raise Interrupted(f"{workers.place()} go on; show=true looks at them, scancel ends them", number)
@@ -113,9 +115,13 @@ def _own_presets() -> str | None:
     return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
-def _give_results(config: SweepConfig, plan: Plan, progress: Progress, folder: Path) -> None:
-    """Writes comparison.json, and gives it to the tracked run of the sweep."""
-    result = side_by_side(folder, plan, progress)
+def _give_results(config: SweepConfig, folder: Path) -> None:
+    """Writes comparison.json, and gives it to the tracked run of the sweep.
+
+    It is of the plan that the folder has now: another command may have begun later than this one.
+    """
+    plan = read_plan(folder)
+    result = side_by_side(folder, plan, look(folder, plan))
     write_json_atomically(folder / "comparison.json", result)
     if result["runs"] and (group_results := config.logger.group_results) is not None:
         tracked = in_folder(absolute_paths(config), folder)

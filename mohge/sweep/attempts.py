@@ -15,8 +15,11 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
+from pydantic import AwareDatetime, TypeAdapter
+
+from mohge.errors import UserError
 from mohge.sweep.locks import is_locked
 from mohge.training.run_folder import RunFolder
 
@@ -28,8 +31,7 @@ class Attempt:
     """A line of the log."""
 
     event: Literal["start", "end"]
-    time: str
-    """ISO 8601, with the offset from UTC."""
+    time: AwareDatetime
     worker: str
     """Host and process."""
     invocation: str
@@ -39,6 +41,21 @@ class Attempt:
     interrupted, which says nothing about it."""
     reason: str | None = None
     """At the end: why the cell is not finished."""
+
+
+_ATTEMPT = TypeAdapter(Attempt)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A cell as its files show it."""
+
+    state: State
+    reason: str | None
+    """Why it failed, if it has."""
+    status: dict[str, Any]
+    """What the run notes of itself; empty before it has begun, and where that is damaged."""
+    attempts: list[Attempt]
 
 
 class CellFolder:
@@ -57,33 +74,51 @@ class CellFolder:
     @property
     def finished(self) -> bool:
         """Whether the run is done."""
-        return self.run.read_status().get("state") == "finished"
+        return self.status()[0].get("state") == "finished"
+
+    @property
+    def damaged(self) -> bool:
+        """Whether what the run notes of itself cannot be read."""
+        return self.status()[1] is not None
 
     @property
     def taken(self) -> bool:
         """Whether a worker, or what a killed one has left running, holds the cell."""
         return is_locked(self.attempts_path)
 
+    def status(self) -> tuple[dict[str, Any], str | None]:
+        """What the run notes of itself, empty before it has begun, and why that cannot be read, if so."""
+        try:
+            return self.run.read_status(), None
+        except UserError as error:
+            return {}, str(error)
+
     def attempts(self) -> list[Attempt]:
-        """The log so far."""
+        """The log so far; a line that cannot be read is none."""
         if not self.attempts_path.exists():
             return []
         found = []
         for line in self.attempts_path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError):  # the last line of a killed worker may be half a line
-                found.append(Attempt(**json.loads(line)))
+                found.append(_ATTEMPT.validate_json(line))
         return found
 
-    def state(self) -> State:
-        """How far the cell is."""
-        if self.finished:
-            return "finished"
-        if self.taken:
-            return "running"
-        attempts = self.attempts()
-        if not attempts:
-            return "waiting"
-        return "failed" if failure(attempts) is not None else "stopped"
+    def look(self) -> Seen:
+        """How far the cell is.
+
+        One whose status is damaged, as by a power cut, has failed: nobody can tell how far it is.
+        """
+        taken = self.taken  # first: what is read of a cell that nobody holds is how it was left
+        (status, damage), attempts = self.status(), self.attempts()
+        if status.get("state") == "finished":
+            return Seen("finished", None, status, attempts)
+        if taken:
+            return Seen("running", None, status, attempts)
+        if damage is not None:
+            return Seen("failed", damage, status, attempts)
+        if (failed := failure(attempts)) is not None:
+            return Seen("failed", failed.reason or f"exit status {failed.status}", status, attempts)
+        return Seen("stopped" if attempts else "waiting", None, status, attempts)
 
 
 def failure(attempts: list[Attempt]) -> Attempt | None:

@@ -13,10 +13,13 @@ from pydantic import TypeAdapter
 from mohge.config.paths import absolute_paths
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
-from mohge.files import write_json_atomically
+from mohge.files import write_json_atomically, write_text_atomically
+from mohge.sweep.attempts import CellFolder
 
 FORMAT = "mohge-sweep-1"
 SWEEP = "sweep.json"
+BEFORE = "sweep.before.json"
+"""The plan that was replaced last by one without some of its runs."""
 CELLS = "cells"
 _ID_DIGITS = 16
 _SAME_RUN = ("arch_name", "comparison", "logger", "match", "paths", "resume")
@@ -90,7 +93,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Writes sweep.json.
+    """Writes sweep.json; a plan that was there, and has runs that this one lacks, becomes sweep.before.json.
 
     Raises:
         UserError: the folder holds something else, or the disk refuses.
@@ -98,35 +101,64 @@ def write_plan(folder: Path, plan: Plan) -> None:
     if (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds a run: give the sweep another folder with paths.run_dir=DIR")
     path = folder / SWEEP
-    if path.exists() and (other := read_plan(folder).name) != plan.name:
-        raise UserError(
-            f"{folder} holds the sweep {other}, and this one is sweep.name={plan.name}: give another folder "
-            "with paths.run_dir=DIR"
-        )
+    if path.exists():
+        before = read_plan(folder)
+        if before.name != plan.name:
+            raise UserError(
+                f"{folder} holds the sweep {before.name}, and this one is sweep.name={plan.name}: give "
+                "another folder with paths.run_dir=DIR"
+            )
+        if _places(before) - _places(plan):
+            write_text_atomically(folder / BEFORE, path.read_text(encoding="utf-8"))
     write_json_atomically(path, {"format": FORMAT, **asdict(plan)})
 
 
-def read_plan(folder: Path) -> Plan:
-    """What sweep.json holds.
+def _places(plan: Plan) -> set[tuple[str, int, str]]:
+    return {(cell.arm, cell.seed, cell.id) for cell in plan.cells}
+
+
+def read_plan(folder: Path, name: str = SWEEP) -> Plan:
+    """What sweep.json holds, or another file of the folder.
 
     Raises:
         UserError: it is missing, damaged, or of another format.
     """
-    path = folder / SWEEP
+    path = folder / name
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError("it holds no object")
         if plain.pop("format") != FORMAT:
             raise UserError(f"{path} is not of format {FORMAT}: give the sweep another folder")
         return TypeAdapter(Plan).validate_python(plain)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no sweep ({SWEEP} is missing): give another folder") from error
+        raise UserError(f"{folder} holds no sweep ({name} is missing): give another folder") from error
     except (KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is damaged: delete it, and give the command of the sweep again") from error
 
 
-def beside_the_plan(folder: Path, plan: Plan) -> int:
-    """How many runs are in the sweep's folder that the plan does not have."""
-    known = {cell.id for cell in plan.cells}
-    return sum(path.is_dir() and path.name not in known for path in (folder / CELLS).glob("*"))
+def beside_the_plan(folder: Path, plan: Plan) -> str:
+    """Tells which runs in the sweep's folder the plan does not have; empty if there are none.
+
+    By arm and seed, as sweep.before.json calls them, or else by id.
+
+    Raises:
+        UserError: sweep.before.json is damaged.
+    """
+    kept = {cell.id for cell in plan.cells}
+    found = {path.name for path in (folder / CELLS).glob("*") if path.is_dir()} - kept
+    if not found:
+        return ""
+    before = read_plan(folder, BEFORE).runs if (folder / BEFORE).exists() else []
+    known = {cell.id: cell for cell in before if cell.id in found}
+    seeds: dict[str, list[str]] = {}
+    for cell in known.values():
+        seeds.setdefault(cell.arm, []).append(str(cell.seed))
+    names = [f"{arm} seed{'s' * (len(of_arm) > 1)} {', '.join(of_arm)}" for arm, of_arm in seeds.items()]
+    done = sum(CellFolder(folder / CELLS, id).finished for id in found)
+    return (
+        f"{len(found)} more runs in {folder / CELLS} are not in this plan, {done} of them finished: they "
+        f"stay as they are ({'; '.join([*names, *sorted(found - known.keys())])})"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mohge.config.sweep_schema import SlurmConfig, SweepConfig
-from mohge.errors import UserError
+from mohge.errors import UserError, first_line
 from mohge.sweep.worker import Job, work
 
 _THREADS = "OMP_NUM_THREADS"
@@ -26,6 +26,10 @@ class Launched(Protocol):
     @property
     def alive(self) -> bool:
         """Whether one of them still works."""
+        ...
+
+    def failed(self) -> list[str]:
+        """Which of them, that have all ended, did so otherwise than with all done, and how; for people."""
         ...
 
     def place(self) -> str:
@@ -65,6 +69,11 @@ class Local:
         """Whether one of them still works."""
         return any(process.poll() is None for process in self._processes)
 
+    def failed(self) -> list[str]:
+        """Which of them ended otherwise than with all done, and how."""
+        ends = [(process.pid, process.poll()) for process in self._processes]
+        return [f"worker {pid} ended with status {status}" for pid, status in ends if status]
+
     def place(self) -> str:
         """Where they are, for people."""
         return f"processes {', '.join(str(process.pid) for process in self._processes)}"
@@ -87,13 +96,22 @@ class InJoblib:
         # In a thread, so that the command goes on looking; each task starts a process, so that signals from
         # a terminal reach a worker only through the lifeline.
         tasks = [delayed(run_worker)(job, threads) for _ in range(workers)]
-        self._thread = threading.Thread(target=lambda: Parallel(n_jobs=workers)(tasks), daemon=True)
+        self._statuses: list[int] = []
+
+        def run_all() -> None:
+            self._statuses += Parallel(n_jobs=workers)(tasks)
+
+        self._thread = threading.Thread(target=run_all, daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether one of them still works."""
         return self._thread.is_alive()
+
+    def failed(self) -> list[str]:
+        """Which of them ended otherwise than with all done, and how."""
+        return [f"a worker of joblib ended with status {status}" for status in self._statuses if status]
 
     def place(self) -> str:
         """Where they are, for people."""
@@ -142,6 +160,11 @@ class Submitted:
     def alive(self) -> bool:
         """Whether one of them still works."""
         return not all(job.done() for job in self._jobs)
+
+    def failed(self) -> list[str]:
+        """Which of them ended otherwise than with all done, and how."""
+        ends = [(job.job_id, job.exception()) for job in self._jobs]
+        return [f"job {id} failed: {first_line(error)}" for id, error in ends if error is not None]
 
     def place(self) -> str:
         """Where they are, for people."""

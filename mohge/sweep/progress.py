@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mohge.sweep.attempts import Attempt, CellFolder, State, failure
+from mohge.sweep.attempts import Attempt, CellFolder, State
 from mohge.sweep.cells import CELLS, Cell, Plan
 
 BITS = "val/bits_per_byte"
@@ -96,17 +96,15 @@ def look(folder: Path, plan: Plan) -> Progress:
 
 
 def _look_at(cells: Path, cell: Cell) -> CellProgress:
-    files = CellFolder(cells, cell.id)
-    status, attempts, state = files.run.read_status(), files.attempts(), files.state()
-    failed = failure(attempts)
+    seen = CellFolder(cells, cell.id).look()
     return CellProgress(
         cell=cell,
-        state=state,
-        step=status.get("step", 0),
-        speed=status.get("last", {}).get("speed/tokens_per_second"),
-        best=status.get("best", {}).get(BITS),
-        pace=_pace(status, attempts, state == "running"),
-        reason=failed.reason if failed is not None and state == "failed" else None,
+        state=seen.state,
+        step=seen.status.get("step", 0),
+        speed=seen.status.get("last", {}).get("speed/tokens_per_second"),
+        best=seen.status.get("best", {}).get(BITS),
+        pace=_pace(seen.status, seen.attempts, seen.state == "running"),
+        reason=seen.reason,
     )
 
 
@@ -119,11 +117,11 @@ def _pace(status: dict[str, Any], attempts: list[Attempt], running: bool) -> flo
         if attempt.event == "end":
             continue
         if following is not None and following.event == "end":
-            end = datetime.datetime.fromisoformat(following.time)
+            end = following.time
         elif following is None and running:
             end = datetime.datetime.now(datetime.UTC)
         else:
             recorded: float | None = status.get("last", {}).get("speed/seconds_per_step")
             return recorded
-        seconds += (end - datetime.datetime.fromisoformat(attempt.time)).total_seconds()
+        seconds += max((end - attempt.time).total_seconds(), 0.0)  # clocks of hosts that share a sweep differ
     return seconds / float(status["step"])

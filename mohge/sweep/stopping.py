@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from mohge.files import still_named
 from mohge.sweep.locks import is_locked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -37,16 +38,25 @@ class Signals:
 def lifeline(path: Path) -> Iterator[None]:
     """A file that is locked as long as this process wants its workers to work, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f"*{path.suffix}"):  # of commands that were killed
-        if is_cut(old):
-            old.unlink(missing_ok=True)
-    unlocked = path.with_suffix(".new")
-    with unlocked.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        unlocked.rename(path)
-        try:
-            yield
-        finally:
+    for old in path.parent.glob(f"*{path.suffix}"):
+        _remove_cut(old)
+    while True:
+        with path.open("w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not still_named(path, file):
+                continue  # another command took it for that of a killed one, before it was locked
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _remove_cut(path: Path) -> None:
+    """Removes the lifeline of a command that was killed."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if still_named(path, file):
             path.unlink()
 
 

@@ -21,10 +21,11 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from mohge.errors import UserError
+from mohge.errors import UserError, disk_refusal, first_line
 from mohge.sweep.attempts import CellFolder, Claim, claimed, may_start
 from mohge.sweep.cells import CELLS, Cell
 from mohge.sweep.stopping import Signals, is_cut
+from mohge.training.run_folder import STATUS
 
 TRAIN = (sys.executable, "-m", "mohge.apps.train")
 _POLL = 0.2  # seconds between looks at a running cell and at who wants this worker to stop
@@ -32,6 +33,7 @@ _WAIT = 1.0  # seconds between looks for a cell, while others run those that are
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 _SHARE = Path("/proc/self/autogroup")
 """The niceness of a session as a whole, on Linux: a process's own counts only inside its session."""
+_SHARE_TRIES = 25
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -101,7 +103,7 @@ def work(job: Job) -> int:
                 files = CellFolder(folder, cell.id)
                 if files.finished and _is_noted(files):
                     continue
-                if not files.finished and not may_start(files.attempts(), job.invocation, job.retry):
+                if not files.finished and not _may_start(files, job):
                     continue
                 with claimed(files, job.invocation) as claim:
                     if claim is None:
@@ -112,7 +114,7 @@ def work(job: Job) -> int:
                             claim.note("end", 0, "its worker was killed")
                         continue
                     # Somebody else may have tried it since we looked.
-                    if not may_start(files.attempts(), job.invocation, job.retry):
+                    if not _may_start(files, job):
                         continue
                     _run(job, cell, files, claim, stop)
                     tried = True
@@ -126,11 +128,20 @@ def work(job: Job) -> int:
 
 
 def main() -> None:
-    """A worker in a process of its own."""
+    """A worker in a process of its own; 2 is its exit status where it could not go on."""
+    job = Job.from_json(sys.stdin.read())
     try:
-        sys.exit(work(Job.from_json(sys.stdin.read())))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        status = work(job)
+    except (UserError, OSError) as error:
+        reason = disk_refusal(error) or first_line(error)
+        print(f"error: a worker of {job.folder} stopped: {reason}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def _may_start(files: CellFolder, job: Job) -> bool:
+    """Whether a cell that is neither finished nor taken is to be run: a damaged one if it is asked for."""
+    return (job.retry or not files.damaged) and may_start(files.attempts(), job.invocation, job.retry)
 
 
 def _is_noted(files: CellFolder) -> bool:
@@ -139,6 +150,8 @@ def _is_noted(files: CellFolder) -> bool:
 
 def _run(job: Job, cell: Cell, files: CellFolder, claim: Claim, stop: _Stop) -> None:
     """Runs a cell to its end, or until it has saved its state, and notes how that was."""
+    if files.damaged:
+        (files.run.path / STATUS).unlink()  # the run goes on from its newest checkpoint, and makes it anew
     arguments = _arguments(job, cell, files)
     with files.log_path.open("ab") as log:
         log.write(f"\n$ mohge-train {shlex.join(arguments)}\n".encode())
@@ -206,8 +219,8 @@ def follow(parent: int) -> Callable[[], None]:
 
     def follow_parent() -> None:
         niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        if niceness and _SHARE.exists():  # of this session: it has begun by now
-            _SHARE.write_text(str(niceness))
+        if niceness:
+            _share(niceness)
         if _LIBC is None:
             return
         _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGTERM)
@@ -215,6 +228,22 @@ def follow(parent: int) -> Callable[[], None]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return follow_parent
+
+
+def _share(niceness: int) -> None:
+    """Makes this session, which has begun by now, as nice as its process: a courtesy, never a reason to fail.
+
+    Linux lets others than root do so ten times a second, all sessions of the machine together.
+    """
+    for _ in range(_SHARE_TRIES):
+        try:
+            _SHARE.write_text(str(niceness))
+        except BlockingIOError:
+            time.sleep(_POLL)
+        except OSError:  # no such groups here, or not ours to change
+            return
+        else:
+            return
 
 
 def _poll(process: subprocess.Popen[bytes]) -> int | None:

@@ -13,6 +13,7 @@ from mohge.errors import Interrupted
 from mohge.parallel.world import first, maximum_over_ranks
 from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name, list_checkpoints
 from mohge.training.module import LanguageModule
+from mohge.training.run_folder import after_record
 
 
 class RecordWriter(Callback):
@@ -35,20 +36,11 @@ class RecordWriter(Callback):
             return
         step, metrics = module.global_step, module.record
         module.record = {}
-        tokens = step * module.tokens_per_step
-        module.run.append(module.run.metrics_path, {"step": step, "tokens": tokens, **metrics})
+        record = {"step": step, "tokens": step * module.tokens_per_step, **metrics}
+        module.run.append(module.run.metrics_path, record)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-        status = module.run.read_status()
-        fields: dict[str, Any] = {
-            "step": step,
-            "tokens": tokens,
-            "last": {**status.get("last", {}), **metrics},
-        }
-        score = metrics.get("val/bits_per_byte")
-        if score is not None and score < status.get("best", {}).get("val/bits_per_byte", float("inf")):
-            fields["best"] = {"step": step, "val/bits_per_byte": score}
-        module.run.update_status(**fields)
+        module.run.update_status(**after_record(module.run.read_status(), record))
 
 
 class Checkpoints(Checkpoint):

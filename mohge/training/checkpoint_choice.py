@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Constants of mohge.training.checkpoint, which takes seconds to import.
 _FILES = ("manifest.json", "state.ckpt")
+# A constant of mohge.sweep.cells, which builds on this package.
+_SWEEP = "sweep.json"
 
 _REMEDY = "give a run's folder, one of its checkpoints/step_… folders, or a file in one"
 
@@ -67,6 +69,11 @@ def _check_run(path: Path) -> None:
     run = RunFolder(path)
     if run.checkpoints_dir.is_dir():
         return
+    if (path / _SWEEP).is_file():
+        raise UserError(
+            f"checkpoint={path} is a sweep of several runs: give one of them, {path}/cells/ID (mohge-report "
+            f"sweep={path} shows all)"
+        )
     if not run.exists:
         raise UserError(f"checkpoint={path} is neither a run nor a checkpoint: {_REMEDY}")
     comparison = run.read_config().get("comparison")

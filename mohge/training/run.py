@@ -171,6 +171,7 @@ def _begin(
     """Makes the folder what it is at the checkpoint, or at the start, and writes what is known before."""
     run.remove_leftovers()
     run.forget_after(step_of(checkpoint) if checkpoint else 0)
+    run.renew_status()
     discard_after(run.checkpoints_dir, checkpoint)
     _write_facts(config, run, overrides, data)
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ CONFIG = "config.yaml"
 STATUS = "status.json"
 RESULTS = "results.json"
 """Of an evaluation, in its folder below eval/."""
+
+
+_OF_METRICS = ("step", "tokens", "last", "best")
+"""Fields of status.json that follow from metrics.jsonl."""
+_QUALITY = "val/bits_per_byte"
 
 
 class RunFolder:
@@ -161,6 +167,8 @@ class RunFolder:
             return {}
         try:
             status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(status, dict):
+                raise ValueError("it holds no object")
         except ValueError as error:
             raise UserError(f"{path} is damaged: delete it, and the run continues without it") from error
         return status
@@ -168,6 +176,16 @@ class RunFolder:
     def update_status(self, **fields: Any) -> None:
         """Replaces some fields of status.json."""
         write_json_atomically(self.path / STATUS, {**self.read_status(), **fields})
+
+    def renew_status(self) -> None:
+        """Makes status.json say of metrics what metrics.jsonl says: it may be ahead of it, or deleted."""
+        if not self.metrics_path.exists():
+            return
+        told: dict[str, Any] = {}
+        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            told = after_record(told, json.loads(line))
+        rest = {name: value for name, value in self.read_status().items() if name not in _OF_METRICS}
+        write_json_atomically(self.path / STATUS, {**rest, **told})
 
     def append(self, path: Path, record: dict[str, Any]) -> None:
         """Adds a line to one of the .jsonl files, or nothing.
@@ -196,7 +214,7 @@ class RunFolder:
                 path.unlink()
 
     def forget_after(self, step: int) -> None:
-        """Drops records of later steps than `step`, which a resumed run will make again."""
+        """Drops records of later steps than `step`, which a resumed run will make again, and half a line."""
         for path in (
             self.metrics_path,
             self.routing_path,
@@ -216,3 +234,23 @@ class RunFolder:
                 if record["step"] <= step:
                     kept.append(line + "\n")
             write_text_atomically(path, "".join(kept))
+
+
+def after_record(status: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What status.json says of metrics after one more record: step, tokens, the last and the best of them.
+
+    Args:
+        status: before it; may be empty.
+        record: a line of metrics.jsonl.
+    """
+    metrics = {name: value for name, value in record.items() if name not in ("step", "tokens")}
+    fields = {
+        "step": record["step"],
+        "tokens": record["tokens"],
+        "last": {**status.get("last", {}), **metrics},
+    }
+    best = status.get("best")
+    score = metrics.get(_QUALITY)
+    if score is not None and (best is None or score < best[_QUALITY]):
+        best = {"step": record["step"], _QUALITY: score}
+    return fields if best is None else {**fields, "best": best}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +45,36 @@ def test_a_text_replaces_the_one_before_and_makes_its_folders(tmp_path):
     write_text_atomically(path, "zwei ≤ drei")
     assert path.read_text(encoding="utf-8") == "zwei ≤ drei"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut may leave the name with nothing behind it."""
+    path, flushed = tmp_path / "note.txt", []
+    write_text_atomically(path, "before")
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append((os.pread(file, 9, 0), path.read_text())))
+    write_text_atomically(path, "after")
+    assert flushed == [(b"after", "before")]
+    assert path.read_text() == "after"
+
+
+def test_a_file_that_was_never_made_is_missed(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"cannot write .*note\.txt: No such file"),
+        atomic_path(tmp_path / "note.txt"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("named", [atomic_path, atomic_folder])
+def test_hosts_that_share_a_folder_write_under_different_names(tmp_path, monkeypatch, named):
+    """Their processes may have the same number."""
+    names = []
+    for host in ("one.local", "two/\n"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        with suppress(InterruptionError), named(tmp_path / "x") as temporary:
+            names.append(temporary.name)
+            raise InterruptionError
+    assert names == [f".x.one_local.{os.getpid()}.tmp", f".x.two__.{os.getpid()}.tmp"]
 
 
 def test_an_interrupted_write_leaves_the_file_before_and_nothing_beside_it(tmp_path):

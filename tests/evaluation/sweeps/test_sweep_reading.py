@@ -14,9 +14,11 @@ from evaluation.sweeps.reading import read_study
 from evaluation.sweeps.storing import FORMAT, save_study
 from mohge.budget import budget
 from mohge.errors import UserError
+from mohge.sweep.attempts import CellFolder, claimed
 from mohge.sweep.cells import Cell as SweepCell
 from mohge.sweep.cells import Plan as SweepPlan
 from mohge.sweep.cells import write_plan as write_real_plan
+from mohge.training.run_folder import RunFolder
 
 
 def test_a_cell_has_the_figures_of_its_run(sweep):
@@ -69,19 +71,57 @@ def test_every_way_of_not_being_finished_is_told(sweep, tmp_path):
     study = read_study(str(copy))
     cells = copy / "cells"
     ids = {(cell.arm, cell.seed): cell.id for cell in study.cells}
-    (cells / ids["moe", 1] / "status.json").write_text('{"state": "failed", "error": "a loss\\n of NaN"}')
-    (cells / ids["moe", 2] / "status.json").write_text('{"state": "running"}')
+
+    def leave(arm: str, seed: int, state: str, *ends: tuple[int | None, str] | None) -> None:
+        """A run in a state, after attempts that ended so, or whose worker was killed."""
+        run = cells / ids[arm, seed]
+        (run / "status.json").write_text(json.dumps({"state": state, "error": "a loss of -inf"}))
+        with claimed(CellFolder(cells, run.name), "first") as claim:
+            assert claim is not None
+            for end in ends:
+                claim.note("start")
+                if end is not None:
+                    claim.note("end", *end)
+
+    failed = (1, "a loss\n of NaN")
+    leave("moe", 1, "failed", failed)
+    leave("moe", 2, "running", None)
     (cells / ids["moe", 3] / "budget.json").unlink()
+    leave("mohge", 1, "failed", (2, "no corpus /home/me/corpus.txt"))
     shutil.rmtree(cells / ids["mohge", 1])
-    lines = [{"event": "start"}, {"event": "end", "status": 2, "reason": "no corpus /home/me/corpus.txt"}]
-    (cells / f"{ids['mohge', 1]}.attempts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    found = {(one.arm, one.seed): (one.state, one.reason) for one in read_study(str(copy)).unfinished}
+    leave("mohge", 2, "running", (-9, "killed by SIGKILL, perhaps for lack of memory (dmesg tells)"))
+    leave("mohge", 3, "failed", failed, (None, "interrupted"))
+    leave("none", 1, "failed", failed, None)
+    leave("none", 2, "failed", failed)
+    (cells / ids["none", 3] / "status.json").write_text('{"sta')
+    leave("much", 1, "failed", failed, (0, ""))
+    (cells / ids["much", 1] / "status.json").write_text('{"state": "finished"}')
+    with claimed(CellFolder(cells, ids["none", 2]), "retrying") as claim:
+        found = {(one.arm, one.seed): (one.state, one.reason) for one in read_study(str(copy)).unfinished}
+        assert claim is not None
     assert found["moe", 1] == ("failed", "a loss of NaN")
     assert found["moe", 2] == ("not finished", "")
     assert found["moe", 3][0] == "damaged"
     assert found["moe", 3][1].startswith(f"cells/{ids['moe', 3]}/budget.json is missing")
     assert found["mohge", 1] == ("failed", "no corpus corpus.txt")
+    assert found["mohge", 2] == ("failed", "killed by SIGKILL, perhaps for lack of memory (dmesg tells)")
+    assert found["mohge", 3] == found["none", 1] == found["none", 2] == ("not finished", "")
+    assert found["none", 3][0] == "failed"
+    assert found["none", 3][1].startswith(f"cells/{ids['none', 3]}/status.json is damaged: delete it")
+    assert ("much", 1) not in found
     assert found["dense", 3] == ("not finished", "")
+
+
+def test_a_run_has_the_revisions_that_continued_it(sweep, tmp_path):
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    run = RunFolder(copy / "cells" / read_study(str(copy)).of("moe")[1].id)
+    for revision, dirty in (("a3cd300aa5b8c1", False), ("0123456789abcd", True), ("0123456789abcd", True)):
+        run.add_resume(
+            {"overrides": [], "environment": {"git": {"revision": revision, "dirty": dirty}, "python": "3"}}
+        )
+    run.add_resume({"overrides": [], "environment": {"git": None}})
+    assert read_study(str(copy)).of("moe")[1].texts["revision"] == "a3cd300aa5 0123456789+"
+    assert read_study(str(copy)).of("moe")[2].texts["revision"] == "a3cd300aa5"
 
 
 def test_matched_widths_and_their_difference_are_kept(sweep, tmp_path):
@@ -110,7 +150,7 @@ REFUSED = {
     "nowhere": "sweep=.*nowhere is no sweep",
     "empty": "sweep=.*empty is no sweep: give the folder of mohge-sweep",
     "gone.csv": "gone.csv does not exist",
-    "bare.csv": "bare.json is not the plan of the sweep of bare.csv",
+    "bare.csv": "bare.json is missing: it belongs beside bare.csv",
     "columns.csv": "columns.csv has no column id",
     "words.csv": "words.csv is damaged .the row of moe seed 1",
     "arms.csv": "arms.csv has the arm other, which arms.json lacks",
@@ -122,15 +162,22 @@ REFUSED = {
     "plan.csv": "plan.json is damaged: make it again",
     "format": "has format 7, not mohge-sweep-1",
     "unknown": "names the arm x, which it does not have: choose of moe",
+    "list": "sweep.json is damaged .it holds no object",
+    "null": "sweep.json is damaged .it holds no object",
+    "planned_twice": "sweep.json has moe seed 1 twice: run mohge-sweep again",
     "begun": "has no finished cell .moe seed 1: not finished.: run mohge-sweep first",
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_sweep_is_refused(name, sweep, tmp_path):
-    for folder in ("empty", "format"):
+    (tmp_path / "empty").mkdir()
+    for folder, text in (("format", '{"format": 7}'), ("list", "[]"), ("null", "null")):
         (tmp_path / folder).mkdir()
-    (tmp_path / "format/sweep.json").write_text('{"format": 7}')
+        (tmp_path / folder / "sweep.json").write_text(text)
+    write_plan(tmp_path / "planned_twice", {"moe": {"overrides": []}}, [1], baseline="moe")
+    planned = json.loads((tmp_path / "planned_twice/sweep.json").read_text())
+    (tmp_path / "planned_twice/sweep.json").write_text(json.dumps({**planned, "cells": planned["cells"] * 2}))
     write_plan(tmp_path / "unknown", {"moe": {"overrides": []}}, [1], baseline="x")
     write_plan(tmp_path / "begun", {"moe": {"overrides": []}}, [1], baseline="moe")
     table, plan, _ = save_study(read_study(str(sweep)), tmp_path / "study.csv")

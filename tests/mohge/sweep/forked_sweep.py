@@ -100,8 +100,10 @@ class _Forked:
 
     def poll(self) -> int | None:
         """As Popen's."""
-        if self._status is None and os.waitpid(self.pid, os.WNOHANG)[0]:
-            self._status = 0
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
         return self._status
 
     def wait(self, timeout: float) -> int:

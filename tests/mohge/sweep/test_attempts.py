@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import json
 from pathlib import Path
@@ -12,7 +13,8 @@ from mohge.sweep.attempts import Attempt, CellFolder, claimed, failure, may_star
 
 
 def attempt(event: str, status: int | None = None, invocation: str = "first") -> Attempt:
-    return Attempt(event, "2026-01-31T12:00:00+00:00", "host:1", invocation, status)  # type: ignore[arg-type]
+    noon = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+    return Attempt(event, noon, "host:1", invocation, status)  # type: ignore[arg-type]
 
 
 START, STOPPED, KILLED, FAILED = (
@@ -48,12 +50,12 @@ def test_only_the_last_attempt_can_have_failed():
 
 def test_a_cell_is_held_by_one(tmp_path):
     cell = CellFolder(tmp_path / "cells", "one")
-    assert (cell.taken, cell.attempts(), cell.state()) == (False, [], "waiting")
+    assert (cell.taken, cell.attempts(), cell.look().state) == (False, [], "waiting")
     with claimed(cell, "first") as claim, claimed(cell, "second") as other:
         assert claim is not None
         assert other is None
-        assert cell.state() == "running"
-    assert cell.state() == "waiting"
+        assert cell.look().state == "running"
+    assert cell.look().state == "waiting"
 
 
 def test_a_run_that_somebody_continues_by_hand_is_taken(tmp_path):
@@ -81,6 +83,40 @@ def test_lines_follow_half_a_line_of_a_killed_worker(tmp_path):
         ("start", "second", None, None),
         ("end", "second", 2, "wrong"),
     ]
-    assert cell.state() == "failed"
+    assert cell.look().state == "failed"
     fields = json.loads(Path(cell.attempts_path).read_text().splitlines()[-1])
     assert fields.keys() >= {"event", "time", "worker", "status", "reason"}
+
+
+LINE = {"event": "start", "time": "2026-01-31T12:00:00+00:00", "worker": "a:1", "invocation": "x"}
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ({**LINE, "host": "of a later version"}, 1),
+        ({key: LINE[key] for key in ("event", "time", "worker")}, 0),
+        ({**LINE, "time": "noon"}, 0),
+        ({**LINE, "event": "middle"}, 0),
+        ([], 0),
+        (None, 0),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_none(tmp_path, line, read):
+    cell = CellFolder(tmp_path, "one")
+    cell.attempts_path.write_text(json.dumps(line) + "\n" + json.dumps(LINE) + "\n")
+    assert [a.event for a in cell.attempts()] == ["start"] * (1 + read)
+
+
+@pytest.mark.parametrize("text", ["", '{"state": "fini'])
+def test_a_cell_whose_status_is_damaged_has_failed_unless_somebody_runs_it(tmp_path, text):
+    cell = CellFolder(tmp_path, "one")
+    cell.run.path.mkdir()
+    (cell.run.path / "status.json").write_text(text)
+    seen = cell.look()
+    assert (seen.state, seen.status, cell.finished) == ("failed", {}, False)
+    assert (
+        seen.reason == f"{cell.run.path}/status.json is damaged: delete it, and the run continues without it"
+    )
+    with claimed(cell, "first"):
+        assert cell.look().state == "running"

@@ -35,10 +35,22 @@ def finish(workers: Launched, folder: Path) -> None:
     (noted,) = CellFolder(folder / "cells", "one").attempts()
     assert (noted.event, noted.status) == ("end", 0)
     assert noted.worker.rpartition(":")[2] != str(os.getpid())
+    assert workers.failed() == []
 
 
 def test_processes_of_this_machine(tmp_path):
     finish(Local(unnoted(tmp_path), workers=2, threads=1), tmp_path)
+
+
+def test_a_worker_that_fails_is_named_with_its_status(tmp_path):
+    full = job(tmp_path, cell("one"))
+    CellFolder(tmp_path / "cells", "one").attempts_path.mkdir(parents=True)  # in the way
+    workers = Local(full, workers=1, threads=1)
+    deadline = time.monotonic() + 60
+    while workers.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert workers.failed() == [f"worker {workers.place().removeprefix('processes ')} ended with status 2"]
 
 
 @pytest.mark.slow

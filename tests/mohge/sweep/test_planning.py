@@ -231,22 +231,52 @@ def test_the_plan_is_kept_in_the_folder(tmp_path):
     assert plain["cells"][0].keys() >= {"id", "arm", "seed", "overrides"}
 
 
-def test_runs_that_another_plan_left_are_counted(tmp_path):
-    plan = Plan("a", "x", [1], [], {}, {}, [Cell("0" * 16, "x", 1, "x", 1, [])])
-    for name in ("0" * 16, "1" * 16, "2" * 16):
-        (tmp_path / "cells" / name).mkdir(parents=True)
-        (tmp_path / "cells" / f"{name}.log").touch()
-    assert beside_the_plan(tmp_path, plan) == 2
+def plan_with(*cells: tuple[str, str, int]) -> Plan:
+    return Plan("a", "x", [1], [], {}, {}, [Cell(id * 16, arm, seed, "", 1, []) for id, arm, seed in cells])
+
+
+def test_runs_that_the_plan_before_had_are_named_and_its_file_is_kept(tmp_path):
+    long = plan_with(("0", "x", 1), ("1", "y", 1), ("1", "same", 1), ("2", "y", 2), ("3", "z", 1))
+    short = plan_with(("0", "x", 1), ("4", "x", 2))
+    for name in ("0", "1", "2", "5"):  # z has not begun, and what the last was nobody knows any more
+        (tmp_path / "cells" / (name * 16)).mkdir(parents=True)
+        (tmp_path / "cells" / f"{name * 16}.log").touch()
+    (tmp_path / "cells" / ("1" * 16) / "status.json").write_text('{"state": "finished"}')
+    write_plan(tmp_path, long)
+    assert beside_the_plan(tmp_path, long).startswith(
+        f"1 more runs in {tmp_path}/cells are not in this plan, 0 of"
+    )
+    before = (tmp_path / "sweep.json").read_bytes()
+    for plan in (short, short, plan_with(("0", "x", 1), ("4", "x", 2), ("6", "x", 3))):
+        write_plan(tmp_path, plan)
+        assert (tmp_path / "sweep.before.json").read_bytes() == before
+        assert read_plan(tmp_path) == plan
+        assert beside_the_plan(tmp_path, plan) == (
+            f"3 more runs in {tmp_path}/cells are not in this plan, 1 of them finished: they stay as they "
+            "are (y seeds 1, 2; 5555555555555555)"
+        )
+    assert beside_the_plan(tmp_path / "empty", short) == ""
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     plan = Plan("a", "x", [1], [], {}, {}, [])
-    other, run, damaged = (tmp_path / name for name in ("other", "run", "damaged"))
+    other, run, damaged, empty, bare = (
+        tmp_path / name for name in ("other", "run", "damaged", "empty", "bare")
+    )
     write_plan(other, Plan("b", "x", [1], [], {}, {}, []))
-    for folder, name in ((run, "config.yaml"), (damaged, "sweep.json")):
+    for folder, name, text in (
+        (run, "config.yaml", "{"),
+        (damaged, "sweep.json", "{"),
+        (empty, "sweep.json", "[]"),
+        (bare, "sweep.json", "null"),
+    ):
         folder.mkdir()
-        (folder / name).write_text("{")
-    for folder, sentence in ((other, "holds the sweep b"), (run, "holds a run"), (damaged, "is damaged")):
+        (folder / name).write_text(text)
+    for folder, sentence in (
+        (other, "holds the sweep b"),
+        (run, "holds a run"),
+        *((folder, r"sweep\.json is damaged: delete it") for folder in (damaged, empty, bare)),
+    ):
         with pytest.raises(UserError, match=sentence):
             write_plan(folder, plan)
     with pytest.raises(UserError, match=r"sweep\.json is missing"):

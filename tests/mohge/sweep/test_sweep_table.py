@@ -117,6 +117,22 @@ def test_a_cell_that_was_cut_off_goes_on_at_the_pace_it_recorded(folder):
     assert progress.seconds_left == pytest.approx(75 * 0.3 + 10 * (0.7 + 0.5) / 2)
 
 
+def test_clocks_that_differ_make_no_pace_below_nothing(folder):
+    """Another host has continued the run, whose clock is behind."""
+    write(folder, "mohge2", [("start", 30, None), ("end", 20, None)], state="interrupted", step=10)
+    assert look(folder, PLAN).cells["mohge2"].pace == 0
+
+
+def test_a_damaged_status_is_a_failure_in_a_table_of_the_others(folder):
+    (folder / "cells" / "moe2" / "status.json").write_text("")
+    progress = look(folder, PLAN)
+    assert progress.cells["moe2"].state == "failed"
+    assert progress.cells["moe2"].reason.endswith(
+        "moe2/status.json is damaged: delete it, and the run continues without it"
+    )
+    assert "1 finished, 2 failed, 1 waiting" in summary(progress)
+
+
 def test_the_table_has_a_row_for_each_arm(folder):
     lines = {
         line.split("│")[1].split()[0]: line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import multiprocessing
 import os
 import signal
@@ -55,7 +56,7 @@ def test_every_cell_is_run_once_and_never_again(tmp_path):
     assert work(job(tmp_path, *cells)) == 0
     assert work(job(tmp_path, *cells, invocation="second", retry=True)) == 0
     for name in ("one", "two"):
-        assert files(tmp_path, name).state() == "finished"
+        assert files(tmp_path, name).look().state == "finished"
         assert ends(tmp_path, name) == [(0, None)]
         assert starts(tmp_path, name) == 1
 
@@ -80,9 +81,9 @@ def test_a_cell_gets_its_overrides_a_folder_and_a_name_in_the_group_of_the_sweep
 )
 def test_a_failure_is_noted_with_its_reason_and_others_go_on(tmp_path, kind, status, reason):
     assert work(job(tmp_path, cell("bad", kind), cell("good"))) == 0
-    assert files(tmp_path, "bad").state() == "failed"
+    assert files(tmp_path, "bad").look().state == "failed"
     assert ends(tmp_path, "bad") == [(status, reason)]
-    assert files(tmp_path, "good").state() == "finished"
+    assert files(tmp_path, "good").look().state == "finished"
 
 
 def test_what_failed_is_tried_again_when_asked_and_once_in_each_invocation(tmp_path):
@@ -93,7 +94,7 @@ def test_what_failed_is_tried_again_when_asked_and_once_in_each_invocation(tmp_p
     work(job(tmp_path, *cells, invocation="third", retry=True))
     work(job(tmp_path, *cells, invocation="third", retry=True))  # another worker of the same command
     assert (starts(tmp_path, "bad"), starts(tmp_path, "once")) == (2, 2)
-    assert files(tmp_path, "once").state() == "finished"
+    assert files(tmp_path, "once").look().state == "finished"
 
 
 def test_what_was_killed_is_tried_again_by_the_next_command(tmp_path):
@@ -102,20 +103,50 @@ def test_what_was_killed_is_tried_again_by_the_next_command(tmp_path):
         assert starts(tmp_path, "dies") == expected
 
 
+@pytest.mark.parametrize("text", ["", '{"state": "fini'])
+def test_a_damaged_status_fails_its_cell_alone_and_is_mended_when_asked(tmp_path, text):
+    """As a power cut leaves it."""
+    cells = [cell("hurt", "refuse_once"), cell("good")]
+    work(job(tmp_path, cells[0]))
+    run = files(tmp_path, "hurt").run
+    (run.path / "status.json").write_text(text)
+    assert work(job(tmp_path, *cells, invocation="second")) == 0
+    assert (starts(tmp_path, "hurt"), files(tmp_path, "hurt").look().state) == (1, "failed")
+    assert files(tmp_path, "good").look().state == "finished"
+
+    assert work(job(tmp_path, *cells, invocation="third", retry=True)) == 0
+    assert (starts(tmp_path, "hurt"), files(tmp_path, "hurt").look().state) == (2, "finished")
+    assert f"args resume='{run.path}'" in files(tmp_path, "hurt").log_path.read_text()
+
+
+def test_a_full_disk_ends_a_worker_with_a_sentence(tmp_path, monkeypatch, capsys):
+    files(tmp_path, "one").run.path.parent.mkdir()
+    files(tmp_path, "one").log_path.symlink_to("/dev/full")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(job(tmp_path, cell("one")).to_json()))
+    with pytest.raises(SystemExit) as left:
+        worker.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: a worker of {tmp_path} stopped: cannot write a file: No space left on device; free space "
+        "or give another folder\n"
+    )
+    assert files(tmp_path, "one").look().state == "waiting"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_told_to_stop_lets_its_cell_save_first(tmp_path, number):
     hangs = tmp_path / "cells" / "slow" / "hangs"
     process = _FORK.Process(target=_exit_with, args=(job(tmp_path, cell("slow", "hang"), cell("next")),))
     process.start()
     wait_for(hangs.exists)
-    assert files(tmp_path, "slow").state() == "running"
+    assert files(tmp_path, "slow").look().state == "running"
     os.kill(process.pid, number)
     process.join(20)
     assert process.exitcode == 128 + number
     assert files(tmp_path, "slow").run.read_status() == {"state": "interrupted", "step": 3}
     assert ends(tmp_path, "slow") == [(None, "interrupted")]
-    assert files(tmp_path, "slow").state() == "stopped"
-    assert files(tmp_path, "next").state() == "waiting"
+    assert files(tmp_path, "slow").look().state == "stopped"
+    assert files(tmp_path, "next").look().state == "waiting"
 
 
 def test_a_worker_stops_when_its_lifeline_is_cut(tmp_path):
@@ -157,7 +188,7 @@ def test_what_a_killed_worker_was_running_leaves_too_and_is_then_continued(tmp_p
     wait_for(hangs.exists)
     process.kill()
     process.join()
-    wait_for(lambda: files(tmp_path, "slow").state() == "stopped")
+    wait_for(lambda: files(tmp_path, "slow").look().state == "stopped")
     assert files(tmp_path, "slow").run.read_status() == {"state": "interrupted", "step": 3}
     (tmp_path / "cells" / "slow.kind").write_text("finish")
     assert work(job(tmp_path, cell("slow", "hang"))) == 0
@@ -178,7 +209,7 @@ def test_a_cell_stays_taken_while_its_training_lives(tmp_path):
     try:
         with claimed(files(tmp_path, "slow"), "second") as claim:
             assert claim is None
-        assert files(tmp_path, "slow").state() == "running"
+        assert files(tmp_path, "slow").look().state == "running"
     finally:
         process.terminate()
         process.wait()
@@ -199,7 +230,7 @@ def test_a_worker_waits_for_what_others_run_and_takes_it_over(tmp_path):
     taken.wait()
     assert work(job(tmp_path, cell("one"))) == 0
     other.join()
-    assert files(tmp_path, "one").state() == "finished"
+    assert files(tmp_path, "one").look().state == "finished"
 
 
 def test_two_workers_share_the_cells(tmp_path):
@@ -265,4 +296,39 @@ def test_a_run_in_its_own_session_is_as_nice_as_the_sweep(tmp_path):
     child = _FORK.Process(target=niced)
     child.start()
     child.join()
-    assert (tmp_path / "share").read_text().endswith("nice 5\n")
+    expected = min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)  # of tests that are nice themselves
+    assert (tmp_path / "share").read_text().endswith(f"nice {expected}\n")
+
+
+class _Share:
+    """A file that refuses writers in these ways, one after another."""
+
+    def __init__(self, *refusals: OSError):
+        self._refusals = list(refusals)
+        self.tries = 0
+        self.content = ""
+
+    def write_text(self, text: str) -> None:
+        self.tries += 1
+        if self._refusals:
+            raise self._refusals.pop(0)
+        self.content = text
+
+
+@pytest.mark.parametrize(
+    ("refusals", "tries", "content"),
+    [
+        ([], 1, "5"),
+        ([BlockingIOError()] * 2, 3, "5"),  # one of others than root who came just after another
+        ([BlockingIOError()] * 1000, worker._SHARE_TRIES, ""),
+        ([PermissionError()], 1, ""),
+        ([FileNotFoundError()], 1, ""),
+    ],
+)
+def test_a_run_begins_whatever_becomes_of_its_niceness(monkeypatch, refusals, tries, content):
+    share = _Share(*refusals)
+    monkeypatch.setattr(worker, "_SHARE", share)
+    monkeypatch.setattr(worker, "_LIBC", None)
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 5)
+    worker.follow(os.getppid())()
+    assert (share.tries, share.content) == (tries, content)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mohge.errors import UserError
-from mohge.training.run_folder import RunFolder
+from mohge.training.run_folder import RunFolder, after_record
 
 
 @pytest.fixture
@@ -38,11 +38,42 @@ def test_status_fields_are_replaced_one_by_one(run):
     assert [path.name for path in run.path.iterdir()] == ["status.json"]
 
 
-def test_a_damaged_status_is_named(run):
+@pytest.mark.parametrize("text", ["", '{"state": "run', "[]"])
+def test_a_damaged_status_is_named(run, text):
     run.path.mkdir()
-    (run.path / "status.json").write_text('{"state": "run')
+    (run.path / "status.json").write_text(text)
     with pytest.raises(UserError, match=r"status\.json is damaged: delete it"):
         run.read_status()
+
+
+def test_a_status_is_of_the_records_that_are_left(run):
+    """A run that goes on from its second step; its status may be lost, or tell of the third."""
+    records = [
+        {"step": 1, "tokens": 8, "val/bits_per_byte": 2.5, "train/lr": 0.1},
+        {"step": 2, "tokens": 16, "val/bits_per_byte": 2.75},
+        {"step": 3, "tokens": 24, "val/bits_per_byte": 2.25},
+    ]
+    run.path.mkdir()
+    for record in records:
+        run.append(run.metrics_path, record)
+        run.update_status(**after_record(run.read_status(), record))
+    assert run.read_status()["best"] == {"step": 3, "val/bits_per_byte": 2.25}
+    run.update_status(seed=7)
+    run.forget_after(2)
+    run.renew_status()
+    told = {
+        "step": 2,
+        "tokens": 16,
+        "last": {"val/bits_per_byte": 2.75, "train/lr": 0.1},
+        "best": {"step": 1, "val/bits_per_byte": 2.5},
+    }
+    assert run.read_status() == {"seed": 7, **told}
+    (run.path / "status.json").unlink()
+    run.renew_status()
+    assert run.read_status() == told
+    run.forget_after(0)
+    run.renew_status()
+    assert run.read_status() == {}
 
 
 def test_overrides_come_back(run):
