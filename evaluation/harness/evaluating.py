@@ -60,6 +60,10 @@ def evaluate(config: EvalConfig, benchmarks: Path | None) -> Outcome | None:
     _check_baseline(config.baseline, named)
     # Once, since a run that is still training has another newest checkpoint a minute later.
     checkpoints = [_chosen(one) for one in named]
+    if config.eval.held_out != 0:
+        for checkpoint in checkpoints:  # now, and not after hours of tasks
+            if run_of(checkpoint) is None:
+                raise no_held_out(checkpoint)
     folders = [_folder(checkpoint, config.eval) for checkpoint in checkpoints]
     if len(set(folders)) < len(folders):
         raise UserError("checkpoint names one of the models twice: name each once")
@@ -72,6 +76,14 @@ def evaluate(config: EvalConfig, benchmarks: Path | None) -> Outcome | None:
     else:
         evaluate_all(job)
     return _outcome(config, folders) if this_rank().is_first else None
+
+
+def no_held_out(source: Path) -> UserError:
+    """That a model outside runs cannot be asked for a run's held-out text."""
+    return UserError(
+        f"{source} is no checkpoint of a run, and so has no held-out text: use eval.held_out=0, or name the "
+        "run"
+    )
 
 
 def _outcome(config: EvalConfig, folders: list[Path]) -> Outcome:

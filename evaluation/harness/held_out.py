@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.harness.bridge import MohgeLM
+from evaluation.harness.evaluating import no_held_out
 from evaluation.harness.results import Found, Item, task_entry
 from evaluation.harness.scoring import Pair
 from evaluation.language_model import LanguageModel
 from evaluation.statistics.scores import score, standard_error
 from evaluation.tokens.source import open_own
-from mohge.errors import UserError
 
 NAME = "held_out"
 _LABEL = "held-out text"
@@ -70,10 +70,7 @@ def score_held_out(lm: MohgeLM, tokens: int | None, progress: Callable[[str, int
 def _open(model: LanguageModel) -> Any:
     """The data module of the corpus that the run has read."""
     if model.corpus is None:
-        raise UserError(
-            f"{model.source} is no checkpoint of a run, and so has no held-out text: use eval.held_out=0, or "
-            "name the run"
-        )
+        raise no_held_out(model.source)
     return open_own(model.source, model.config, model.corpus, False, otherwise="use eval.held_out=0")
 
 

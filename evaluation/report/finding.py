@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mohge.errors import UserError
+from mohge.sweep.cells import CELLS, SWEEP, read_plan
 from mohge.training.run_folder import CONFIG, STATUS, RunFolder
 
 _LONGEST = 34
@@ -18,7 +19,8 @@ def find_runs(given: Sequence[str]) -> dict[str, Path]:
     """All runs in the folders and below them, by a name that tells them apart, in the order given.
 
     A name is what a run's path does not share with the others: `mohge` and `moe` of a comparison,
-    `nano-mohge/2026-01-31_12-00-00` of a folder of runs; of long ones the end, if that tells them apart.
+    `nano-mohge/2026-01-31_12-00-00` of a folder of runs; of long ones the end, if that tells them apart. A
+    run of a sweep is named by its arm and seed instead of its folder: `sweeps/smoke/moe-seed1`.
 
     Args:
         given: paths as the user wrote them; ~ is the home folder.
@@ -60,13 +62,27 @@ def _is_comparison(folder: Path) -> bool:
         return False  # a damaged run: whoever reads it says so
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _names(folders: Sequence[Path]) -> list[str]:
+    paths = [_called(folder) for folder in folders]
     if len(paths) == 1:
         return ["/".join(paths[0].parts[-2:])]
     shared = Path(os.path.commonpath(paths))
     names = [path.relative_to(shared).as_posix() for path in paths]
     short = [_end(name) for name in names]
     return short if len(set(short)) == len(short) else names
+
+
+def _called(folder: Path) -> Path:
+    """The path that a run is named by: where it is, but SWEEP/ARM-seedN for SWEEP/cells/ID of a sweep."""
+    sweep = folder.parent.parent
+    if folder.parent.name != CELLS or not (sweep / SWEEP).is_file():
+        return folder
+    try:
+        cells = read_plan(sweep).cells
+    except UserError:
+        return folder  # its runs can be reported without it
+    found = (f"{cell.arm}-seed{cell.seed}" for cell in cells if cell.id == folder.name)
+    return sweep / next(found, f"{CELLS}/{folder.name}")
 
 
 def _end(name: str) -> str:

@@ -73,7 +73,12 @@ def load_study(table: Path) -> Study:
             f"sweep={table} does not exist: give the folder of mohge-sweep, or a table of its cells"
         )
     beside = table.with_suffix(".json")
-    data = read_object(beside) if beside.exists() else {}
+    if not beside.exists():
+        raise UserError(
+            f"{beside} is missing: it belongs beside {table.name}; copy it too, or make both again with "
+            f"{_REMAKE}"
+        )
+    data = read_object(beside)
     if data.get("format") != FORMAT:
         raise UserError(
             f"{beside} is not the plan of the sweep of {table.name}: make both again with {_REMAKE}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from mohge.config.load import as_dict, typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
+from mohge.sweep.cells import SWEEP
 from mohge.training.run_folder import RunFolder
 
 # What may differ in a continued run: how long, how often, how it is watched. All else makes another run.
@@ -46,6 +47,8 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     """
     assert config.resume is not None
     folder = Path(config.resume).expanduser()
+    if (folder / SWEEP).is_file():
+        raise UserError(f"resume={folder} is a sweep: the command of mohge-sweep that made it continues it")
     stored = RunFolder(folder).read_config()
     wanted = as_dict(config)
     for override in overrides:

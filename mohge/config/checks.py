@@ -244,13 +244,5 @@ def _check_trainer(config: TrainConfig) -> None:
 
 def _check_match(config: TrainConfig) -> None:
     match = config.match
-    _require(
-        match.difference is None or match.by is not None,
-        f"match.difference={match.difference} is found, not given: leave it out",
-    )
-    if match.difference is not None:
-        _require(
-            abs(match.difference) <= MATCHED,
-            f"match.difference={match.difference} is more than {MATCHED:.1%}, so that the model is not "
-            f"matched to match.to={match.to}: use match=none",
-        )
+    found = match.difference is None or (match.by is not None and abs(match.difference) <= MATCHED)
+    _require(found, f"match.difference={match.difference} is found, not given: leave it out")

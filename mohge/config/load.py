@@ -7,7 +7,7 @@ import difflib
 import importlib.resources
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mohge.config.checks import check
 from mohge.config.schema import TrainConfig
-from mohge.errors import UserError
+from mohge.errors import UserError, first_line
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -89,14 +89,20 @@ def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file == "hydra/sweeper/optuna":
         return "hydra/sweeper=optuna needs the extra optuna: pip install 'mohge[optuna]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.partition("/")
-        options = sorted({*group_choices(group), *map(str, error.options or ())})
-        listed = f"choose one of {', '.join(options)}" if options else "see --help for the groups"
-        return f"{group}={choice} is not a choice: {listed}{did_you_mean(choice, options)}"
+        return _explain_missing(error.missing_cfg_file, error.options or ())
+    if text.startswith("Additional config directory"):
+        return f"{text}; give a folder that exists"
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override!r} is not an override: write key=value, and quote values with spaces or commas"
+            f"{error.override!r} cannot be read: write key=value, and quote a value that has ~, commas, "
+            "brackets or quotes: 'key=\"value\"'"
         )
+    several = re.match(r"Ambiguous value for argument '(.*)'\n", text)
+    if several:
+        return _explain_several(several.group(1), schema)
+    merging = re.match(r"Error merging override (.+)", text)
+    if merging and error.__cause__ is not None:
+        return f"{merging.group(1)} is not valid: {first_line(error.__cause__)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give one with {error.full_key}=VALUE"
     if isinstance(error, InterpolationKeyError):
@@ -110,6 +116,34 @@ def explain_hydra(error: HydraException | OmegaConfBaseException, schema: type) 
     return text.strip().split("\n")[0] or f"the configuration cannot be composed: {cause}"
 
 
+def _explain_missing(file: str, options: Sequence[object]) -> str:
+    """For a file of conf/, or of a folder of the user's, that does not exist."""
+    group, _, choice = file.partition("/")
+    if not choice:
+        return f"--config-name {file} does not exist: leave it out"
+    known = sorted({*group_choices(group), *map(str, options)})
+    sized = [one for one in known if one.partition("/")[2] == choice]
+    if sized:  # experts and router have choices for each size
+        return (
+            f"{group}={choice} is not a choice: write {group}=MODEL/{choice} with the name of your model=, "
+            f"such as {group}={sized[0]}"
+        )
+    listed = f"choose one of {', '.join(known)}" if known else "see --help for the groups"
+    return f"{group}={choice} is not a choice: {listed}{did_you_mean(choice, known)}"
+
+
+def _explain_several(override: str, schema: type) -> str:
+    """For values between commas where one value belongs."""
+    key, _, value = override.partition("=")
+    if group_choices(key):
+        remedies = ["give one"]
+    else:
+        remedies = [f"write '{key}=[{value}]' for a list", f"'{key}=\"{value}\"' for one text"]
+    if schema is TrainConfig:
+        remedies.append("use mohge-train -m for a run of each")
+    return f"{override} names several values: {', or '.join(remedies)}"
+
+
 def group_choices(group: str) -> list[str]:
     """Choices of a Hydra group that come with the package, such as `nano/mohge` of `experts`."""
     folder = Path(str(importlib.resources.files("conf"))) / group
@@ -119,6 +153,12 @@ def group_choices(group: str) -> list[str]:
 def unknown_key(key: str, schema: type) -> str:
     """One sentence for a key that does not exist."""
     known = known_keys(schema)
+    group, _, size = key.partition("/")
+    if size and group_choices(key):
+        return f"{key} is no key: write {group}={size}/CHOICE"
+    command = key.partition(".")[0]
+    if command in _COMMANDS and command not in known:
+        return f"{key} belongs to mohge-{command}: use that command, or leave it out"
     for name in known:  # eval.fewshot and such, whose own keys Hydra must be told to add
         if f"{key}.".startswith(f"{name}.") and not any(other.startswith(f"{name}.") for other in known):
             entry = key if key != name else f"{name}.NAME"
@@ -141,6 +181,10 @@ def _refuse_booleans(given: object, taken: object, key: str = "") -> None:
 
 _PRESETS = ("arch", "experiment", "debug")
 """Groups that set keys of others and have none of their own."""
+_COMMANDS = ("bench", "eval", "sweep")
+"""Groups of one command alone, which has their name."""
+_GRID = "sweep.grid."
+"""Before a key of training, whose dots are then taken for levels of the grid."""
 
 _EXPECTED = {
     "int_parsing": "a whole number",
@@ -166,6 +210,12 @@ def _explain_validation(error: ValidationError, schema: type) -> str:
     kind = first["type"]
     if kind == "unexpected_keyword_argument":
         sentence = unknown_key(key, schema)
+    elif key.startswith(_GRID) and isinstance(first["input"], Mapping):
+        name, value = key.removeprefix(_GRID), first["input"]
+        while isinstance(value, Mapping) and value:
+            inner, value = next(iter(value.items()))
+            name += f".{inner}"
+        sentence = f"{_GRID}{name} cannot be set by itself: write '+sweep.grid={{{name}:[VALUE,…]}}'"
     elif kind == "missing":
         sentence = f"{key} has no value: give one with {key}=VALUE"
     else:

@@ -66,7 +66,7 @@ def matched(config: C) -> C:
             f"match.by={match.by} match.to={match.to} finds no widths for arch={config.arch_name}: the "
             f"nearest, experts.widths={list(nearest.widths)} experts.shared_width={nearest.shared_width}, "
             f"differ by {difference(nearest):+.2%} in {name}, and more than {MATCHED:.1%} is not matched; "
-            "choose other numbers of experts, or other shared experts"
+            "choose other widths, numbers of experts or shared experts"
         )
     found = dataclasses.replace(match, difference=round(difference(best), 6))
     result = dataclasses.replace(config, experts=best, match=found)

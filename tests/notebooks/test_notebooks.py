@@ -115,7 +115,9 @@ def test_the_latest_finished_runs_are_found_from_a_folder_below(tmp_path, monkey
     alone = leave_run(outputs / "nano-mohge" / "a", "mohge", age=300)
     leave_run(outputs / "nano-mohge" / "b", "mohge", age=200, state="running")
     for arch in ("mohge", "moe"):
-        leave_run(outputs / "multirun" / "sweep" / arch, arch, age=100)
+        leave_run(outputs / "multirun" / "several" / arch, arch, age=100)
+        leave_run(outputs / "sweeps" / "x" / "cells" / f"of_{arch}", arch, age=50)
+    (outputs / "sweeps" / "x" / "sweep.json").write_text("{}")
     new = outputs / "quickstart" / "new"
     assert latest_runs("mohge") == [alone]
     assert latest_runs("moe") == [new / "moe"]

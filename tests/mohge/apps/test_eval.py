@@ -40,11 +40,13 @@ sys.addaudithook(look)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a corpus, invented benchmarks, a MoHGE run and a dense one."""
+    """A folder with a corpus, invented benchmarks, a MoHGE run, a dense one, and what looks like a model."""
     folder = tmp_path_factory.mktemp("work") / "trained"
     corpus, cache = Path("corpus"), Path("cache")
     write_corpus(folder / "corpus")
     write_tasks(folder / "cache" / "invented")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")  # of a model outside runs, as far as one looks
     quiet = ("logger=none", "callbacks=none")
     dense = ["arch=dense", *TINY_MODEL, *tiny_data(corpus, cache), *quiet]
     for name, overrides in (("run", tiny_run(corpus, cache)), ("dense", dense)):
@@ -158,6 +160,7 @@ def test_an_exported_model_has_the_scores_of_its_checkpoint(folder: Path) -> Non
         (["checkpoint=run", "eval.fewshot={piqa_local:5}"], ["write +eval.fewshot.NAME=VALUE"]),
         (["checkpoint=run", "eval=papers"], ["eval=papers", "paper"]),
         (["checkpoint=run", "eval=perplexity", "expert_parallel=2"], ["expert_parallel=2", "ranks=2"]),
+        (["checkpoint=model", "eval=perplexity"], ["model is no checkpoint of a run", "use eval.held_out=0"]),
     ],
 )
 def test_wrong_input_is_refused_at_once(folder: Path, arguments: list[str], fragments: list[str]) -> None:

@@ -190,6 +190,10 @@ MISTAKES = [
     ("checkpoint=empty", ["checkpoint=empty is neither a run nor a checkpoint"]),
     ("checkpoint=run/config.yaml", ["checkpoint=run/config.yaml is neither a run nor a checkpoint"]),
     ("checkpoint=run/checkpoints", ["checkpoint=run/checkpoints is neither", "checkpoints/step_…"]),
+    (
+        "checkpoint=sweep",
+        ["checkpoint=sweep is a sweep of several runs", "sweep/cells/ID", "report sweep=sweep"],
+    ),
     ("checkpoint=both", ["checkpoint=both is a comparison of several runs", "both/moe, both/mohge"]),
     ("checkpoint=run output=taken", ["taken exists and is not an empty folder", "output=DIR"]),
     ("checkpoint=run output=taken/file", ["taken/file exists and is not an empty folder"]),
@@ -202,10 +206,11 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("overrides", "fragments"), MISTAKES, ids=[overrides for overrides, _ in MISTAKES])
 def test_wrong_input_is_refused_before_anything_heavy(tmp_path, overrides, fragments):
-    for name in ("run/checkpoints/step_00000001", "empty", "taken", "both"):
+    for name in ("run/checkpoints/step_00000001", "empty", "taken", "both", "sweep"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("run/config.yaml", "taken/file"):
         (tmp_path / name).write_text("seed: 1\n")
+    (tmp_path / "sweep/sweep.json").write_text("{}")
     (tmp_path / "both/config.yaml").write_text("comparison: {arms: {moe: [arch=moe], mohge: []}}\n")
     imported = assert_refused_at_once("mohge-export", overrides.split(), tmp_path, fragments)
     assert "mohge.training.checkpoint_choice" in imported

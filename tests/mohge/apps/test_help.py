@@ -46,6 +46,7 @@ def test_help_answers_a_newcomers_questions(tmp_path: Path, command: str) -> Non
     assert places == sorted(places)
     for group in ("arch", "data", "experiment", "model"):
         assert f"\n{group}: {', '.join(group_choices(group))}\n" in finished.stdout.replace("\n    ", " ")
+    assert "of experts/nano write experts=nano/moe" in finished.stdout
     assert max(map(len, finished.stdout.splitlines())) <= 110
     assert list(tmp_path.iterdir()) == []
 

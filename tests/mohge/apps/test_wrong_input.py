@@ -23,6 +23,7 @@ def folder(tmp_path: Path) -> Path:
         "word_level.json": _word_level_tokenizer(),
         "damaged_run/config.yaml": b"model: [",
         "taken/config.yaml": b"seed: 1\n",
+        "sweep/sweep.json": b"{}",
     }
     for name, content in files.items():
         path = tmp_path / name
@@ -50,6 +51,10 @@ CONFIG_MISTAKES = [
         ["arch=mohgee", "deepseek, dense, ", "did you mean mohge?"],
     ),
     ("mohge-train", "experiment=quickstrat", ["experiment=quickstrat", "did you mean quickstart?"]),
+    ("mohge-train", "sweep=smoke", ["sweep belongs to mohge-sweep: use that command"]),
+    ("mohge-train", "eval.limit=5", ["eval.limit belongs to mohge-eval: use that command"]),
+    ("mohge-train", "experts/nano=moe", ["experts/nano is no key: write experts=nano/CHOICE"]),
+    ("mohge-train", "router=top_k", ["write router=MODEL/top_k", "such as router=nano/top_k"]),
     ("mohge-plan", "model=huge", ["model=huge", "nano", "tiny"]),
     ("mohge-plan", "model=[nano,tiny]", ["model is not one size", "nano"]),
     # wrong types and values
@@ -66,6 +71,16 @@ CONFIG_MISTAKES = [
     # malformed overrides
     ("mohge-train", "trainer.max_steps", ["'trainer.max_steps'", "key=value"]),
     ("mohge-train", "experts.widths=[1", ["'experts.widths=[1'", "key=value"]),
+    ("mohge-train", "data.path=~/x", ["'data.path=~/x' cannot be read", "that has ~", "'key=\"value\"'"]),
+    ("mohge-train", "seed=1,2", ["'seed=[1,2]' for a list", "'seed=\"1,2\"' for one text", "mohge-train -m"]),
+    (
+        "mohge-train",
+        "hydra.sweeper.max_batch_size=x",
+        ["hydra.sweeper.max_batch_size=x is not valid", "Integer"],
+    ),
+    ("mohge-train", "arch=moe,mohge", ["arch=moe,mohge names several", "give one, or use mohge-train -m"]),
+    ("mohge-plan", "--config-name foo", ["--config-name foo does not exist: leave it out"]),
+    ("mohge-plan", "--config-dir nowhere", ["nowhere' not found; give a folder that exists"]),
     ("mohge-train", "seed=${nowhere}", ["seed", "nowhere"]),
     # combinations that cannot work
     ("mohge-train", "model.heads=7", ["model.heads=7", "model.d_model=128"]),
@@ -90,6 +105,7 @@ CONFIG_MISTAKES = [
     # folders and files
     ("mohge-train", "resume=nowhere", ["nowhere", "holds no run"]),
     ("mohge-train", "resume=damaged_run", ["damaged_run/config.yaml is damaged"]),
+    ("mohge-train", "resume=sweep", ["resume=sweep is a sweep", "mohge-sweep"]),
     ("mohge-train", "paths.run_dir=taken", ["paths.run_dir=taken holds a run already", "resume=taken"]),
     ("mohge-train", "paths.run_dir=file/run", ["file/run", "paths.run_dir"]),
     ("mohge-train", "paths.output_dir=file", ["file/nano-mohge", "Not a directory"]),

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from composing import composed
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from mohge.config.load import as_dict, did_you_mean, group_choices, known_keys, typed
+from mohge.config.load import as_dict, did_you_mean, explain_hydra, group_choices, known_keys, typed
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.schema import TrainConfig
+from mohge.config.sweep_schema import SweepConfig
 from mohge.errors import UserError
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -86,6 +89,27 @@ def test_several_mistakes_are_counted():
 def test_null_where_a_value_is_needed():
     with pytest.raises(UserError, match=r"seed=None"):
         typed(TrainConfig, composed("seed=null"))
+
+
+def test_only_training_is_offered_several_runs():
+    error = ConfigCompositionException("Ambiguous value for argument 'seed=1,2'\n1. To use it as a list, …")
+    sentence = "seed=1,2 names several values: write 'seed=[1,2]' for a list, or 'seed=\"1,2\"' for one text"
+    assert explain_hydra(error, PlanConfig) == sentence
+    assert explain_hydra(error, TrainConfig) == f"{sentence}, or use mohge-train -m for a run of each"
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "callbacks.routing.tier"])
+def test_a_key_of_a_grid_is_added_with_its_dots(key):
+    tree = composed(f"+sweep.grid.{key}=[1]", config_name="sweep")
+    with pytest.raises(UserError, match=re.escape(f"write '+sweep.grid={{{key}:[VALUE,…]}}'")):
+        typed(SweepConfig, tree)
+    tree = composed(f"+sweep.grid={{{key}:[1]}}", config_name="sweep")
+    assert typed(SweepConfig, tree).sweep.grid == {key: [1]}
+
+
+def test_a_group_of_a_command_is_a_key_there():
+    with pytest.raises(UserError, match=r"^unknown key sweep\.sed; did you mean sweep\.seeds\?"):
+        typed(SweepConfig, composed("+sweep.sed=1", config_name="sweep"))
 
 
 @pytest.mark.parametrize(
