@@ -61,7 +61,15 @@ def compare(
         for name, pairs in named.items()
     }
     tests = {name: _test(study, named[name], found) for name, found in quality.items()}
-    own = _corrected({tests[name]: found.p for name, found in quality.items() if found and not same[name]})
+    own = _corrected(
+        {
+            tests[name]: None
+            if found.low is None
+            else found.p  # no spread, no test, though the difference is 0
+            for name, found in quality.items()
+            if found and not same[name]
+        }
+    )
     all_ = _corrected({tests[name]: found.p for name, found in together.items() if found})
     made = sum(p is not None for p in own.values())
     compared = []

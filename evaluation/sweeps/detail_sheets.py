@@ -91,7 +91,9 @@ def deviations(analysis: Analysis, names: Sequence[str]) -> Sheet:
         rows.append(["all arms together", "", digits(analysis.power.deviation)])
     note = (
         f"In bits per byte: deviation over seeds of the paired difference to {analysis.baseline}. Few seeds "
-        "tell it roughly; arms far above the others are not equally noisy, as pooled tests take them to be."
+        "tell it roughly; arms far above the others are not equally noisy, as pooled tests take them to be. "
+        "Where most are above that of all arms together the baseline is the noisy one, and pooled tests find "
+        "too much."
     )
     return Sheet("deviations", "Deviations", note, ["arm", "seeds", "deviation"], rows, in_terminal=False)
 

@@ -57,7 +57,7 @@ def noise_of(study: Study) -> Noise | None:
     Cells are of one block if they have one seed and learned from as many tokens of the same data. Arms that
     share cells count once.
     """
-    cells = list({cell.id: cell for cell in study.cells}.values())
+    cells = list({cell.id: cell for cell in study.cells if QUALITY in cell.figures}.values())
     if not cells:
         return None
     arms = [cell.arm for cell in cells]
@@ -76,6 +76,8 @@ def noise_of(study: Study) -> Noise | None:
 
 def pooled(study: Study, pairs: Pairs, found: Estimate | None, noise: Noise | None) -> Pooled | None:
     """A mean difference with the error that the noise of all arms gives it.
+
+    Exact in complete sweeps; where cells lack, p is a little too large.
 
     Args:
         study: the sweep.

@@ -148,7 +148,8 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
         "Lower left is better. A large mark is the mean of an arm, small ones are its cells, whiskers 95% t "
         f"intervals, cut at the edge where they are long. {seeds_note(seeds)} "
         + (_FRONT_NOTE if len(seeds) > 1 else "")
-        + f"Axes do not start at zero. {CENTRED} The chart of differences is the sharper comparison."
+        + (CENTRED if len(seeds) > 1 else "")
+        + "Axes do not start at zero. The chart of differences is the sharper comparison."
     )
     return one_chart(f"pareto_{ending}", f"Quality against {axis}", note, table, layers, margin=80, least=560)
 

@@ -24,7 +24,7 @@ POWER = 0.8
 _NODES = 128
 
 
-def power(difference: float, error: float, freedom: int, tests: int = 1) -> float:
+def power(difference: float, error: float, freedom: float, tests: int = 1) -> float:
     """Probability that the test finds a true difference at the level of 5%.
 
     The statistic is (Z + noncentrality) / C with Z normal and C² a chi-squared variable over its degrees of
@@ -43,7 +43,7 @@ def power(difference: float, error: float, freedom: int, tests: int = 1) -> floa
     return math.fsum(weights_Q * beyond_Q)
 
 
-def detectable(error: float, freedom: int, tests: int = 1) -> float:
+def detectable(error: float, freedom: float, tests: int = 1) -> float:
     """The smallest true difference that is found with 80% power; arguments as of `power`."""
     most = 1.0  # in errors
     while power(most, 1.0, freedom, tests) < POWER:
@@ -52,7 +52,7 @@ def detectable(error: float, freedom: int, tests: int = 1) -> float:
     return steady(error * float(found))
 
 
-def seeds_needed(difference: float, deviation: float, freedom: int = 1, tests: int = 1) -> int:
+def seeds_needed(difference: float, deviation: float, freedom: float = 1, tests: int = 1) -> int:
     """The fewest seeds with which a true difference is found with 80% power.
 
     Args:
@@ -75,7 +75,7 @@ def seeds_needed(difference: float, deviation: float, freedom: int = 1, tests: i
 
 
 @cache
-def _quadrature(freedom: int, tests: int) -> tuple[float, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _quadrature(freedom: float, tests: int) -> tuple[float, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The critical value, and nodes and weights of Gauss and Legendre for means over C, by its quantiles."""
     nodes_Q, weights_Q = _legendre()
     chi_Q = np.sqrt(stats.chi2.ppf((nodes_Q + 1) / 2, freedom) / freedom)

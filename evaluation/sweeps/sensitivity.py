@@ -35,7 +35,7 @@ class Power:
     """What the sweep could have shown of a difference to the baseline."""
 
     seeds: int
-    """That most arms have in common with the baseline."""
+    """That most arms have in common with the baseline; of two numbers as frequent the larger."""
     noise: Noise
     deviation: float
     """Of a paired difference between seeds, as the noise tells: √2 times it."""
@@ -57,12 +57,13 @@ def power_of(beside: Iterable[Comparison], noise: Noise | None) -> Power | None:
     tested = [one for one in beside if one.quality is not None and one.pooled is not None]
     if noise is None or not tested:
         return None
-    seeds = statistics.mode(one.quality.seeds for one in tested if one.quality is not None)
+    seeds = max(statistics.multimode(one.quality.seeds for one in tested if one.quality is not None))
     tests = tested[0].tests
     deviation = steady(math.sqrt(2) * noise.deviation)
 
-    def sensitivity(each: int, number: int, freedom: int) -> Sensitivity:
+    def sensitivity(freedom: int, number: int) -> Sensitivity:
         least = detectable(deviation / math.sqrt(seeds), freedom, number)
+        each = freedom / (seeds - 1)
         needed = {wanted: seeds_needed(wanted, deviation, each, number) for wanted in WANTED}
         return Sensitivity(freedom, number, least, needed)
 
@@ -70,7 +71,7 @@ def power_of(beside: Iterable[Comparison], noise: Noise | None) -> Power | None:
         seeds=seeds,
         noise=noise,
         deviation=deviation,
-        alone=sensitivity(1, 1, seeds - 1),
-        corrected=sensitivity(1, tests, seeds - 1),
-        pooled=sensitivity(tests, tests, noise.freedom),
+        alone=sensitivity(seeds - 1, 1),
+        corrected=sensitivity(seeds - 1, tests),
+        pooled=sensitivity(noise.freedom, tests),
     )

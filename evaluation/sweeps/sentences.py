@@ -96,14 +96,18 @@ def power_sentence(analysis: Analysis) -> str:
     """The smallest difference that the sweep could show, or why none is told."""
     found, base = analysis.power, analysis.baseline
     if found is not None:
-        many = f"Holm's correction for {found.corrected.tests} tests"
+        least = f"{digits(found.alone.detectable)} by one paired t test"
+        if found.corrected.tests > 1:
+            least += (
+                f", of {digits(found.corrected.detectable)} after Holm's correction for "
+                f"{found.corrected.tests} tests, and of {digits(found.pooled.detectable)} after it with the "
+                "noise of all arms together"
+            )
         return (
             f"Trainings have a noise of {digits(found.noise.deviation)} {BITS} beside what arm and seed "
             f"give ({found.noise.freedom} degrees of freedom), so that paired differences deviate by "
             f"{digits(found.deviation)} between seeds. With 80% power {found.seeds} seeds show true "
-            f"differences to {base} of {digits(found.alone.detectable)} by one paired t test, of "
-            f"{digits(found.corrected.detectable)} after {many}, and of {digits(found.pooled.detectable)} "
-            "after it with the noise of all arms together; smaller ones are missed more often."
+            f"differences to {base} of {least}; smaller ones are missed more often."
         )
     if base not in analysis.arms:
         return f"What these seeds can show is not known yet: {base} has no finished cell."

@@ -26,7 +26,7 @@ _SIZES = ("total_parameters", "active_measured")
 _CHANGES = (*_SIZES, "flops_measured")
 INTERVALS = "In brackets: 95% t intervals over seeds."
 _P = ("p, Holm", "p, pooled")
-_ONCE = "a difference that is tested in several tables has one p, of the first of arms, effects and levels"
+_ONCE = "a difference that is tested in several tables has one p, of the first of them"
 
 
 def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -204,7 +204,8 @@ def powers(analysis: Analysis) -> Sheet:
     note = (
         f"In {BITS}: the smallest true difference to {analysis.baseline} that a two-sided test at 5% finds "
         "with 80% power, and the seeds that true differences of some sizes need. Differences are taken to "
-        f"deviate by {digits(power.deviation)} between seeds, √2 times the noise of a training."
+        f"deviate by {digits(power.deviation)} between seeds, √2 times the noise of a training. Pooled: if "
+        "all arms have so many seeds."
     )
     return Sheet("power", "Power", note, header, rows)
 
@@ -225,10 +226,10 @@ def _p_note(analysis: Analysis) -> str:
     """What the two columns of p say."""
     by_itself = "p, Holm: by the deviation of each difference itself."
     if analysis.noise is None:
-        return f"{by_itself} Pooled: not known before two arms have two seeds."
+        return f"{by_itself} Pooled: not known, as no two arms have two seeds in common that differ."
     return (
         f"{by_itself} Pooled: by the noise of all arms together ({analysis.noise.freedom} degrees of "
-        "freedom), which finds smaller differences, and holds if all arms are equally noisy."
+        "freedom), which mostly finds smaller differences, and holds only if all arms are equally noisy."
     )
 
 

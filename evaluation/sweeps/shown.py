@@ -18,7 +18,7 @@ MARKS = alt.Legend(symbolOpacity=1, columnPadding=40)
 """A legend of marks, with room for letters that are wider than where a picture was made."""
 CENTRED = (
     "What a seed does to all arms alike is taken out: from each cell the mean of its seed less that of all "
-    "seeds, over the arms that have them all."
+    "seeds, over the arms that have them all. "
 )
 _BEYOND = 0.35
 """How far whiskers may widen an axis to either side, as a share of what the points span."""
@@ -73,17 +73,24 @@ def whisker(
 
 
 def centred(found: Sequence[Estimate], seeds: Sequence[int]) -> list[Estimate]:
-    """Figures of arms as `CENTRED` says, the same means for those that have all seeds of the chart."""
-    whole = [one.by_seed for one in found if set(seeds) <= one.by_seed.keys()]
-    if not whole or len(seeds) < 2:
+    """Figures of arms as `CENTRED` says, the same means for those that have all seeds of the chart.
+
+    The mean of a seed holds a share of each arm's own noise, which is given back to those that it is taken
+    over (Morey, Tutorials in Quantitative Methods for Psychology, 2008): intervals are as wide as the noise.
+    """
+    whole = [one for one in found if set(seeds) <= one.by_seed.keys()]
+    if len(whole) < 2 or len(seeds) < 2:
         return list(found)
-    means = {seed: math.fsum(one[seed] for one in whole) / len(whole) for seed in seeds}
-    middle = math.fsum(means.values()) / len(means)
-    moved = (
-        estimate({seed: value - (means.get(seed, middle) - middle) for seed, value in one.by_seed.items()})
-        for one in found
-    )
-    return [one for one in moved if one is not None]
+    means = {seed: math.fsum(one.by_seed[seed] for one in whole) / len(whole) for seed in seeds}
+    middle, wider = math.fsum(means.values()) / len(means), math.sqrt(len(whole) / (len(whole) - 1))
+    moved = []
+    for one in found:
+        left = {seed: value - means.get(seed, middle) + middle for seed, value in one.by_seed.items()}
+        if one in whole:
+            mean = math.fsum(left[seed] for seed in seeds) / len(seeds)
+            left = {seed: mean + wider * (value - mean) for seed, value in left.items()}
+        moved.append(estimate(left) or one)
+    return moved
 
 
 def chart_table(columns: tuple[str, ...], rows: Iterable[tuple[Value, ...]]) -> DataTable:
