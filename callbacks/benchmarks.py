@@ -20,7 +20,7 @@ from mohge.config.targets import build
 from mohge.errors import Interrupted, RunError, first_line
 from mohge.parallel.sharding import drop_gathered
 from mohge.parallel.world import gather
-from mohge.training.checkpoint import checkpoint_name
+from mohge.training.checkpoint_names import checkpoint_name
 from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.run_folder import RESULTS, RunFolder
 

@@ -279,7 +279,7 @@ def activation_bytes(
     operand = element * model.d_model
     router_operand = residual if routed and bf16 else 0
     attention = element * _attention_activations(model)
-    feed_forward = element * _feed_forward_activations(cfg, widths, rows_arrive)
+    feed_forward = _feed_forward_bytes(cfg, widths, rows_arrive, element)
     decision = FP32_BYTES * DECISION_COPIES * cfg.experts.num_experts if routed else 0
     whole_layer = 2 * norm + 2 * operand + router_operand + attention + feed_forward + decision
     if model.activation_checkpointing:
@@ -321,12 +321,15 @@ def _attention_activations(model: ModelConfig) -> int:
     return head_dim * ((model.heads + 2 * model.kv_heads) + (model.heads + model.kv_heads) + 2 * model.heads)
 
 
-def _feed_forward_activations(cfg: TrainConfig, widths: Sequence[int], rows_arrive: bool) -> float:
-    """Numbers per token that one MoE or dense layer keeps, beside its input."""
-    top_k = _experts_per_token(cfg)
+def _feed_forward_bytes(cfg: TrainConfig, widths: Sequence[int], rows_arrive: bool, element: int) -> float:
+    """Bytes per token that one MoE or dense layer keeps, beside the input in `element` bytes a number."""
+    top_k, d_model = _experts_per_token(cfg), cfg.model.d_model
     shared = cfg.experts.shared * cfg.experts.shared_width
     routed = top_k * sum(widths) / len(widths) if top_k else 0.0
-    if _keeps_little(cfg):
-        return 4 * shared + 2 * routed + (top_k * cfg.model.d_model if rows_arrive else 0)
     # Per hidden unit: gate, up, silu(gate) and their product. Per row: the token's copy, and the output.
-    return 4 * (shared + routed) + 2 * top_k * cfg.model.d_model
+    if not _keeps_little(cfg):
+        return element * (4 * (shared + routed) + 2 * top_k * d_model)
+    # `native` computes in float32: of tokens in bfloat16 it makes a copy.
+    in_experts = FP32_BYTES if cfg.experts.kernel == "native" else element
+    copies = top_k if rows_arrive else int(routed > 0 and in_experts > element)
+    return element * 4 * shared + in_experts * (2 * routed + copies * d_model)

@@ -16,7 +16,7 @@ from callbacks.tracking.group import is_active
 from callbacks.tracking.store import store_uri, with_store
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError, first_line
-from mohge.training.checkpoint import checkpoint_name
+from mohge.training.checkpoint_names import checkpoint_name
 from mohge.training.run_folder import RESULTS, RunFolder
 
 if TYPE_CHECKING:

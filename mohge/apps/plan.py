@@ -12,6 +12,7 @@ from mohge.apps.output import emit
 from mohge.apps.runner import run_app
 from mohge.budget import budget
 from mohge.budget_table import render
+from mohge.config.checks import remarks
 from mohge.config.matching import describe_match
 from mohge.config.plan_schema import PlanConfig
 from mohge.config.targets import check_router
@@ -34,6 +35,8 @@ def run(config: PlanConfig, overrides: list[str]) -> None:
         result["parallel"] = mesh.as_dict()
     if (sentence := describe_match(config)) is not None:
         result["match"] = asdict(config.match)
+    if remarked := remarks(config):
+        result["remarks"] = remarked
 
     def table() -> RenderableType:
         parts = [render(cost, config)]
@@ -41,6 +44,7 @@ def run(config: PlanConfig, overrides: list[str]) -> None:
             parts.append(render_ranks(mesh, config))
         if sentence is not None:
             parts.append(Text(sentence))
+        parts += [Text(remark) for remark in remarked]
         return Group(*parts)
 
     emit(result, table, config.format, config.output)

@@ -11,11 +11,15 @@ from mohge.errors import UserError
 from mohge.sweep.cells import SWEEP
 from mohge.training.run_folder import RunFolder
 
-# What may differ in a continued run: how long, how often, how it is watched. All else makes another run.
+# What may differ in a continued run: how long, how often, how it is watched, where its data are kept and how
+# many processes read them. All else makes another run.
 _CHANGEABLE = (
     "callbacks",
+    "data.cache_dir",
+    "data.workers",
     "logger",
     "parallel",
+    "paths.cache_dir",
     "trainer.accelerator",
     "trainer.checkpoint_every",
     "trainer.devices",
@@ -71,6 +75,8 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
         target[leaf] = source[leaf]
         if key == "parallel":  # another mesh: how many processes it had no longer counts
             stored["trainer"].update(devices=wanted["trainer"]["devices"], nodes=wanted["trainer"]["nodes"])
+        if key == "paths.cache_dir":  # where data are, unless data.cache_dir is given too
+            stored["data"]["cache_dir"] = wanted["data"]["cache_dir"]
         if key in _LENGTHS:
             stored["trainer"].update({other.partition(".")[2]: None for other in _LENGTHS - {key}})
     stored["resume"] = None  # so that its mesh is checked: that of a command line that continues a run is not

@@ -1,6 +1,7 @@
 """Checks across keys, run before anything heavy is imported.
 
-Each check raises `UserError` with one sentence that names the key, its value and the remedy.
+Each check raises `UserError` with one sentence that names the key, its value and the remedy. What works, and
+yet is seldom meant, gets a remark instead.
 """
 
 from __future__ import annotations
@@ -32,6 +33,43 @@ def check(config: TrainConfig) -> None:
     _check_match(config)
     if config.has_mesh and config.resume is None:  # else it is checked with the keys that the run has stored
         mesh_sizes(config)
+
+
+def remarks(config: TrainConfig) -> list[str]:
+    """One sentence on each setting of a checked configuration that leaves a router without a teacher.
+
+    A router of a class of its own is passed over: it may weight its experts in another way.
+    """
+    router, experts, loss = config.router, config.experts, config.loss
+    if router.kind == "none" or router.target is not None:
+        return []
+    found = []
+    blind = "the cross-entropy" + (" and the intra-group loss give" if loss.intra_weight else " gives")
+    reachable = (router.group_top_k or experts.num_groups) * experts.per_group
+    if router.expert_top_k == 1 and reachable > 1:
+        others = ("balance_weight", "penalty_weight", "group_weight", "z_weight")
+        bias = f", and router.bias_rate={router.bias_rate} moves its choice" if router.bias_rate else ""
+        found.append(
+            "router.expert_top_k=1 gives the one expert of a token the weight 1, whatever its probability, "
+            f"so that {blind} the router no gradient: {_teachers(config, others)}{bias}; use at least 2, "
+            "unless this is meant as a baseline"
+        )
+    if router.group_top_k == 1 and experts.num_groups > 1:
+        found.append(
+            "router.group_top_k=1 lets the weight of the one group of a token cancel out of those of its "
+            f"experts, so that {blind} the choice of groups no gradient: "
+            f"{_teachers(config, ('group_weight', 'z_weight'))}; use at least 2, unless this is meant as a "
+            "baseline"
+        )
+    return found
+
+
+def _teachers(config: TrainConfig, names: Iterable[str]) -> str:
+    """Which of these keys of the losses are on: `only loss.z_weight gives one`."""
+    on = [f"loss.{name}" for name in names if getattr(config.loss, name)]
+    if not on:
+        return "no other loss gives one"
+    return f"only {' and '.join(on)} {'gives' if len(on) == 1 else 'give'} one"
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -16,9 +16,13 @@ from pydantic.dataclasses import dataclass
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Kernel = Literal["auto", "loop", "grouped", "fused", "native"]
 Placement = Literal["all_size", "contiguous", "pairs"]
+GroupScore = Literal["softmax", "sigmoid"]
+ExpertWeighting = Literal["renormalize", "post_softmax"]
+Selection = Literal["joint", "per_group"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 LOCAL = "_local"
@@ -70,13 +74,13 @@ class ModelConfig:
     """Grouped-query or multi-head latent attention."""
     mla: LatentAttentionConfig = field(default_factory=LatentAttentionConfig)
     """Dimensions of latent attention; used when `attention` is mla."""
-    rope_base: Annotated[float, Field(gt=0)] = 10000.0
+    rope_base: PositiveNumber = 10000.0
     """Base of the rotary frequencies."""
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    norm_eps: PositiveNumber = 1e-6
     """Epsilon of RMSNorm."""
     tied_head: bool = True
     """Whether the output head shares the embedding's weights."""
-    init_std: Annotated[float, Field(gt=0)] = 0.02
+    init_std: PositiveNumber = 0.02
     """Standard deviation of weights at initialisation; projections into the residual stream get it
     divided by sqrt(2 * layers)."""
     activation_checkpointing: bool = False
@@ -97,8 +101,12 @@ class ExpertsConfig:
     """Experts that every token passes through."""
     shared_width: NonNegative = 0
     """Hidden width of each shared expert."""
+    # Not auto, which the presets have: a cell of a sweep is named by the keys that are not at the default of
+    # their class, so that another default here would make other cells of those that are done.
     kernel: Kernel = "grouped"
-    """How experts are computed: `loop` is the slow reference, `grouped` one product per width group."""
+    """How experts are computed: `auto` is the fastest for device, precision and sizes; `loop` is the slow
+    reference, `grouped` one product per width group, `fused` one autograd function for the layer, `native`
+    C for a CPU."""
 
     @property
     def num_groups(self) -> int:
@@ -121,12 +129,12 @@ class RouterConfig:
     """Groups per token (K_g); two_level only."""
     expert_top_k: NonNegative = 0
     """Routed experts per token (K_e), taken over all selected groups together."""
-    group_score: Literal["softmax", "sigmoid"] = "softmax"
+    group_score: GroupScore = "softmax"
     """Score function of the group logits; two_level only."""
-    expert_weighting: Literal["renormalize", "post_softmax"] = "renormalize"
+    expert_weighting: ExpertWeighting = "renormalize"
     """Weights of the chosen experts: probabilities divided by their sum, or, as in the released code, a
     softmax over those probabilities, which makes them nearly uniform."""
-    selection: Literal["joint", "per_group"] = "joint"
+    selection: Selection = "joint"
     """The most probable experts of all that are reachable together, or equally many of each group that is
     reachable: of the selected groups (two_level), of all (top_k; MoGE)."""
     bias_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -145,7 +153,7 @@ class LossConfig:
     """Weight of the group-wise loss, which steers tokens to small experts (alpha_group)."""
     group_start: Fraction = 0.5
     """Fraction of training after which the group-wise loss is switched on."""
-    width_interval: Annotated[float, Field(gt=0)] | None = None
+    width_interval: PositiveNumber | None = None
     """Interval of the size weights r_g = (W_g - W_min + interval) / interval. Unset, it is chosen so
     that r spans 1 to 1.875, as in the released recipe."""
     intra_weight: Weight = 0.0
@@ -224,11 +232,11 @@ class DataConfig:
 class OptimConfig:
     """AdamW and its learning-rate schedule."""
 
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    lr: PositiveNumber
     """Peak learning rate."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Decay of the first and second moment."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: PositiveNumber = 1e-8
     """Added to the root of the second moment."""
     weight_decay: Weight = 0.1
     """Decoupled decay of matrices; norms, biases and embeddings have none."""

@@ -43,6 +43,8 @@ class SlurmConfig:
     """Account that is charged; unset, the user's default."""
     minutes: Positive = 720
     """Longest time of a job; cells that are not done then save their state."""
+    notice: Positive = 120
+    """Seconds before the end of a job at which its cell is told to finish its step and save its state."""
     cpus: Positive = 4
     """Processor cores of a job."""
     gpus: Annotated[int, Field(ge=0)] = 0

@@ -49,9 +49,11 @@ def resolve(key: str, target: str, field: str = "_target_") -> Any:
     try:
         return pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{key}.{field}={target} cannot be imported ({error}): give the path of a class or function"
-        ) from error
+        is_lost = isinstance(error, ModuleNotFoundError) and error.name == target.partition(".")[0]
+        remedy = "give the path of a class or function" + (
+            ", and put its folder on PYTHONPATH" if is_lost else ""
+        )
+        raise UserError(f"{key}.{field}={target} cannot be imported ({error}): {remedy}") from error
 
 
 def check_data(config: DataConfig) -> None:

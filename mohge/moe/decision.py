@@ -22,7 +22,8 @@ class RoutingDecision:
     """
 
     expert_ids_TK: Tensor
-    """int64, the chosen experts, most probable first; K different ids per token."""
+    """int64, the chosen experts, K different ids per token, in the order of the scores that chose them: most
+    probable first, unless a bias of the choice has its say."""
     weights_TK: Tensor
     """Weight of each chosen expert's output; sums to 1 over K."""
     expert_logits_TE: Tensor

@@ -9,6 +9,7 @@ for instance by that of the whole optimizer step so far, which `GlobalBatchShare
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -44,12 +45,12 @@ def size_weights(widths: Sequence[int], interval: float) -> Tensor:
         float64, G.
 
     Raises:
-        ValueError: if the interval is not positive, or there are no widths.
+        ValueError: if the interval is not positive and finite, or there are no widths.
     """
     if not len(widths):
         raise ValueError("no widths: size weights need at least one group")
-    if not interval > 0:
-        raise ValueError(f"interval={interval} must be positive")
+    if not 0 < interval < math.inf:
+        raise ValueError(f"interval={interval} must be positive and finite")
     widths_G = torch.as_tensor(widths, dtype=torch.float64)
     return (widths_G - widths_G.min() + interval) / interval
 
@@ -217,8 +218,8 @@ def auxiliary_losses(
         with_gradient: names of the losses to differentiate; the others are only values for the log.
 
     Returns:
-        Scalars by name: `LOSS_NAMES` of a two-level router, `FLAT_LOSS_NAMES` of a flat one. z is over each
-        softmax that the router computes: one over the groups and one inside each group are added.
+        Scalars by name: `LOSS_NAMES` of a two-level router, `FLAT_LOSS_NAMES` of a flat one. z of a two-level
+        router is that of the softmax over the groups, plus the mean of those inside the groups.
     """
     assert set(with_gradient) <= {*LOSS_NAMES, *FLAT_LOSS_NAMES}, f"unknown losses in {with_gradient}"
     differentiable = torch.is_grad_enabled()

@@ -9,20 +9,14 @@ make the logits.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mohge.config.schema import ExpertsConfig, RouterConfig
+from mohge.config.schema import ExpertsConfig, ExpertWeighting, GroupScore, RouterConfig, Selection
 from mohge.config.targets import build, resolve
 from mohge.errors import UserError
 from mohge.moe.decision import RoutingDecision
-
-GroupScore = Literal["softmax", "sigmoid"]
-ExpertWeighting = Literal["renormalize", "post_softmax"]
-Selection = Literal["joint", "per_group"]
 
 
 def two_level_route(
@@ -40,6 +34,8 @@ def two_level_route(
     p_e = softmax_in_group(expert logits)_e * group weight, renormalised over E. The weights of the selected
     groups are their scores divided by the scores' sum (a single sigmoid score is kept as it is). With
     K_g = 1 the group weight cancels in p: the group router then learns from the auxiliary losses alone.
+    With K = 1 the weight of the one expert is 1, and the whole router learns from those of them alone that
+    look at probabilities before the top-K.
 
     Source: MoHGE, arXiv 2604.23108, two-level routing; `expert_weighting="post_softmax"` is the released
     code's. As there, the scores of groups and the post-softmax are computed in float32 even for float64
@@ -106,6 +102,9 @@ def top_k_route(
     bias_E: Tensor | None = None,
 ) -> RoutingDecision:
     """Pick K experts by one softmax over all of them (Shazeer et al., arXiv 1701.06538; GShard, 2006.16668).
+
+    With K = 1 the weight of the one expert is 1, whereas Switch (arXiv 2101.03961) weights it by its
+    probability: the router then learns from the auxiliary losses alone.
 
     Args:
         expert_logits_TE: logits of the experts, group-major.

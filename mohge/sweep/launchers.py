@@ -128,7 +128,7 @@ class Submitted:
         cluster: kind of executor of submitit.
 
     Raises:
-        UserError: submitit or SLURM is missing.
+        UserError: submitit or SLURM is missing, or jobs would be told to save as soon as they begin.
     """
 
     outlive = True
@@ -136,6 +136,11 @@ class Submitted:
     def __init__(self, settings: SlurmConfig, job: Job, workers: int, cluster: str = "slurm") -> None:
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise UserError("launcher=slurm needs SLURM, and there is no sbatch here: use launcher=local")
+        if settings.notice >= 60 * settings.minutes:
+            raise UserError(
+                f"slurm.notice={settings.notice} seconds are all of slurm.minutes={settings.minutes}: "
+                "give jobs more time, or less notice"
+            )
         try:
             import submitit
         except ImportError as error:
@@ -150,6 +155,9 @@ class Submitted:
             cpus_per_task=settings.cpus,
             gpus_per_node=settings.gpus,
             mem_gb=settings.memory,
+            # Since SLURM 22.05 srun does not take the number of cores from sbatch by itself.
+            slurm_srun_args=[f"--cpus-per-task={settings.cpus}"],
+            slurm_signal_delay_s=settings.notice,
             **{name: value for name, value in chosen.items() if value is not None},
         )
         with executor.batch():

@@ -28,8 +28,8 @@ class CellProgress:
     """Steps that are recorded."""
     speed: float | None
     """Training tokens per second, recorded last."""
-    best: float | None
-    """Lowest bits per byte of a validation so far."""
+    bits: float | None
+    """Bits per byte of the last validation."""
     pace: float | None
     """Seconds per step, as far as is known."""
     reason: str | None
@@ -102,7 +102,7 @@ def _look_at(cells: Path, cell: Cell) -> CellProgress:
         state=seen.state,
         step=seen.status.get("step", 0),
         speed=seen.status.get("last", {}).get("speed/tokens_per_second"),
-        best=seen.status.get("best", {}).get(BITS),
+        bits=seen.status.get("last", {}).get(BITS),
         pace=_pace(seen.status, seen.attempts, seen.state == "running"),
         reason=seen.reason,
     )

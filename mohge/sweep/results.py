@@ -20,7 +20,7 @@ def side_by_side(folder: Path, plan: Plan, progress: Progress) -> dict[str, Any]
         progress: their states.
 
     Returns:
-        The baseline, and by arm: how many seeds are done, the mean of the lowest validation of each in bits
+        The baseline, and by arm: how many seeds are done, the mean of the last validation of each in bits
         per byte, parameters, and training tokens per second. Arms of which no run is done are left out.
     """
     ids = {(cell.arm, cell.seed): cell.id for cell in plan.cells}
@@ -29,12 +29,12 @@ def side_by_side(folder: Path, plan: Plan, progress: Progress) -> dict[str, Any]
         done = [cell for seed in plan.seeds if (cell := progress.cells[ids[arm, seed]]).state == "finished"]
         if not done:
             continue
-        best = [cell.best for cell in done if cell.best is not None]
+        found = [cell.bits for cell in done if cell.bits is not None]
         speeds = [cell.speed for cell in done if cell.speed is not None]
         budget = folder / CELLS / done[0].cell.id / "budget.json"
         runs[arm] = {
             "seeds": len(done),
-            "validation": {"bits_per_byte": statistics.fmean(best) if best else None},
+            "validation": {"bits_per_byte": statistics.fmean(found) if found else None},
             "parameters": json.loads(budget.read_text(encoding="utf-8"))["parameters"],
             "tokens_per_second": statistics.fmean(speeds) if speeds else None,
         }

@@ -87,14 +87,14 @@ def table(plan: Plan, progress: Progress) -> RenderableType:
         cells = [progress.cells[ids[arm, seed]] for seed in plan.seeds]
         name = f"{arm} (baseline)" if arm == plan.baseline else arm
         done, total = sum(cell.step for cell in cells), sum(cell.cell.steps for cell in cells)
-        best = [cell.best for cell in cells if cell.state == "finished" and cell.best is not None]
+        found = [cell.bits for cell in cells if cell.state == "finished" and cell.bits is not None]
         speeds = [cell.speed for cell in cells if cell.speed is not None]
         result.add_row(
             Text(name),
             *(_cell(cell) for cell in cells),
             f"{done:,}/{total:,}",
             f"{statistics.fmean(speeds):,.0f}" if speeds else "",
-            f"{statistics.fmean(best):.4f}" if best else "",
+            f"{statistics.fmean(found):.4f}" if found else "",
         )
     return result
 
@@ -113,7 +113,7 @@ def summary(progress: Progress) -> str:
 
 def _cell(cell: CellProgress) -> Text:
     if cell.state == "finished":
-        words = "done" if cell.best is None else f"{cell.best:.4f}"
+        words = "done" if cell.bits is None else f"{cell.bits:.4f}"
     elif cell.state == "running":
         words = f"at {math.floor(100 * cell.share)}%"
     else:
@@ -124,7 +124,7 @@ def _cell(cell: CellProgress) -> Text:
 def _change(cell: CellProgress) -> str:
     name = f"{cell.cell.arm} seed {cell.cell.seed}"
     if cell.state == "finished":
-        return f"{name}: finished" + ("" if cell.best is None else f", {cell.best:.4f} bits per byte")
+        return f"{name}: finished" + ("" if cell.bits is None else f", {cell.bits:.4f} bits per byte")
     if cell.state == "failed":
         return f"{name}: failed: {cell.reason}"
     return f"{name}: {cell.state} at step {cell.step} of {cell.cell.steps}"

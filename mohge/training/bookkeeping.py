@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from mohge.errors import Interrupted
 from mohge.parallel.world import first, maximum_over_ranks
-from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name, list_checkpoints
+from mohge.training.checkpoint import VerifiedCheckpointIO
+from mohge.training.checkpoint_names import checkpoint_name, list_checkpoints
 from mohge.training.module import LanguageModule
 from mohge.training.run_folder import after_record
 

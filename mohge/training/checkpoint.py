@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from mohge.errors import UserError, first_line
 from mohge.files import sha256_of, write_json_atomically
 from mohge.parallel.world import barrier, first, gather, is_connected
+from mohge.training.checkpoint_names import list_checkpoints, step_of
 
 STATE = "state.ckpt"
 MANIFEST = "manifest.json"
@@ -103,7 +104,10 @@ def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # of another kind or version
-        raise UserError(f"{folder} is not a checkpoint of this program ({first_line(error)})") from error
+        raise UserError(
+            f"{folder} is not a checkpoint of this program ({first_line(error)}): use another, or the "
+            "version that wrote it"
+        ) from error
     return state
 
 
@@ -123,7 +127,10 @@ def load_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> No
             dcp.load(tensors, storage_reader=reader, no_dist=not is_connected())
     except CheckpointException as error:
         reasons = {first_line(failure) for failure, _ in error.failures.values()}
-        raise UserError(f"{path} does not hold the tensors of this model ({'; '.join(reasons)})") from error
+        raise UserError(
+            f"{path} does not hold the tensors of this model ({'; '.join(reasons)}): continue with the code "
+            "that wrote it, or start a new run without resume"
+        ) from error
 
 
 def read_tensors(path: str | os.PathLike[str], prefix: str) -> dict[str, Tensor]:
@@ -158,21 +165,6 @@ def find_damage(path: str | os.PathLike[str]) -> str | None:
         if sha256_of(file) != sha256:
             return f"{name} does not match its checksum"
     return None
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders of a run's `checkpoints/`, oldest first."""
-    return sorted(path for path in folder.glob("step_*") if path.is_dir())
-
-
-def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint after `step` optimizer steps."""
-    return f"step_{step:08d}"
-
-
-def step_of(path: Path) -> int:
-    """Optimizer steps after which the checkpoint was saved."""
-    return int(path.name.removeprefix("step_"))
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, list[str]]:

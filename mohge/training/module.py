@@ -29,9 +29,10 @@ from mohge.parallel.clipping import clip_gradients, gradient_norm
 from mohge.parallel.mesh import Mesh
 from mohge.parallel.sharding import drop_gathered, shard_model
 from mohge.parallel.world import add_over_ranks, gather
-from mohge.training.checkpoint import TENSORS, load_tensors, step_of
+from mohge.training.checkpoint import TENSORS, load_tensors
+from mohge.training.checkpoint_names import step_of
 from mohge.training.non_finite import non_finite
-from mohge.training.optimizer import build_optimizer, lr_factor, whole_steps
+from mohge.training.optimizer import build_optimizer, fill_gradients, lr_factor, whole_steps
 from mohge.training.random_state import get_random_state, set_random_state
 from mohge.training.rank_load import RankLoad
 from mohge.training.run_folder import RunFolder
@@ -171,11 +172,12 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by global norm, and keeps the norm for the record.
+        """Completes the gradients, clips them by their global norm, and keeps the norm for the record.
 
         Raises:
             RunError: the norm is not finite.
         """
+        fill_gradients(self.model)
         clip = self.config.trainer.clip
         copies = None if self.mesh is None else self.mesh.sizes.dp_replicate
         norm = gradient_norm(self.model.parameters(), copies)

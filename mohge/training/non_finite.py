@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mohge.config.schema import TrainConfig
 from mohge.errors import NonFiniteError
-from mohge.training.checkpoint import find_damage, list_checkpoints
+from mohge.training.checkpoint import find_damage
+from mohge.training.checkpoint_names import list_checkpoints
 from mohge.training.run_folder import RunFolder
 
 

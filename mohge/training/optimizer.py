@@ -34,6 +34,16 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
+def fill_gradients(model: nn.Module) -> None:
+    """Gives gradients of zero to the learned parameters that have none, as of a router that picks by chance.
+
+    AdamW passes over a parameter without a gradient, and has no moments of it for a checkpoint to hold.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
 def whole_steps(fraction: float, max_steps: int) -> int:
     """A share of training in steps, rounded up; 0.07 of 100 is 7, whatever floating point makes of it."""
     return math.ceil(round(fraction * max_steps, 6))
@@ -49,7 +59,7 @@ def lr_factor(step: int, max_steps: int, config: OptimConfig) -> float:
             step (`max_steps` - 1) runs at `final_lr`.
 
     Returns:
-        A number in (0, 1].
+        A number in [0, 1], 0 only where `final_lr` is.
     """
     warmup = whole_steps(config.warmup_fraction, max_steps)
     if step < warmup:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mohge.budget import budget
+from mohge.config.checks import remarks
 from mohge.config.load import as_dict
 from mohge.config.schema import TrainConfig
 from mohge.config.targets import build
@@ -30,7 +31,8 @@ from mohge.parallel.strategy import MeshStrategy, RankEnvironment
 from mohge.parallel.world import barrier, first, local_first, wait_at_most
 from mohge.training.allocator import keep_freed_memory
 from mohge.training.bookkeeping import Checkpoints, RecordWriter
-from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact, step_of
+from mohge.training.checkpoint import VerifiedCheckpointIO, discard_after, newest_intact
+from mohge.training.checkpoint_names import step_of
 from mohge.training.device import device_of
 from mohge.training.environment import describe_environment
 from mohge.training.module import LanguageModule
@@ -84,10 +86,16 @@ def train(
     data.val_sequences = config.trainer.val_sequences
     data.read_part(rank.index, rank.world)
     local_first(rank, lambda: data.prepare(progress=rank.is_first))
+    if checkpoint is not None:  # Lightning does it again, too late for data that are to be refused
+        saved = VerifiedCheckpointIO().load_checkpoint(checkpoint)
+        if (state := saved.get(type(data).__qualname__)) is not None:
+            data.load_state_dict(state)
     loggers = _loggers(config, run.read_status().get("mlflow_run_id")) if rank.is_first else []
     note = run.update_status if rank.is_first else _nothing
     try:
         if rank.is_first:
+            for remark in remarks(config):
+                log.warning("%s", remark)
             _begin(config, run, overrides, checkpoint, data.summary())
             for logger in loggers:
                 if (run_id := getattr(logger, "run_id", None)) is not None:  # another logger leaves it be

@@ -18,7 +18,8 @@ from mohge.apps.resume import continued_config
 from mohge.config.load import as_dict, typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import Interrupted, UserError
-from mohge.training.checkpoint import VerifiedCheckpointIO, checkpoint_name
+from mohge.training.checkpoint import VerifiedCheckpointIO
+from mohge.training.checkpoint_names import checkpoint_name
 from mohge.training.run import train
 from mohge.training.run_folder import RunFolder
 

@@ -45,6 +45,13 @@ def test_the_table_shows_what_a_person_asks(tmp_path: Path):
         assert words in text
 
 
+def test_a_router_without_a_teacher_is_remarked_on(tmp_path: Path):
+    done = plan(tmp_path, "router.expert_top_k=1", "output=plan.json")
+    (remark,) = json.loads((tmp_path / "plan.json").read_text())["remarks"]
+    assert remark.startswith("router.expert_top_k=1 gives the one expert of a token the weight 1")
+    assert remark in " ".join(done.stdout.split())
+
+
 def test_several_ranks_are_planned_one_by_one(tmp_path: Path):
     overrides = ("model=paper_14b", "parallel=fsdp_ep", "trainer.devices=8", "trainer.nodes=2")
     result = json.loads(plan(tmp_path, *overrides, "format=json").stdout)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from composing import composed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mohge.config.checks import check
-from mohge.config.load import typed
+from mohge.config.checks import check, remarks
+from mohge.config.load import as_dict, known_keys, typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import UserError
 
@@ -91,3 +92,78 @@ def test_routing_is_accepted_exactly_when_enough_experts_are_reachable(
     else:
         with pytest.raises(UserError):
             check(config)
+
+
+def test_numbers_are_finite_but_for_a_bound_that_then_binds_nothing():
+    accepted = []
+    for key in known_keys(TrainConfig):
+        for value in (math.inf, math.nan):
+            tree = as_dict(BASE)
+            *parents, leaf = key.split(".")
+            place = tree
+            for parent in parents:
+                place = place.get(parent) or {}
+            if leaf not in place:
+                continue  # of a part that is off
+            place[leaf] = value
+            try:
+                typed(TrainConfig, tree)
+            except UserError:
+                continue
+            accepted.append((key, value))
+    assert accepted == [("trainer.clip", math.inf)]
+
+
+@pytest.mark.parametrize("key", ["loss.width_interval", "model.norm_eps", "optim.eps"])
+def test_infinity_is_told_to_be_no_number(key):
+    group, leaf = key.split(".")
+    tree = as_dict(BASE)
+    tree[group][leaf] = math.inf
+    with pytest.raises(UserError, match=f"{key}=inf is not valid: it should be a finite number"):
+        typed(TrainConfig, tree)
+
+
+ONE_EXPERT = "router.expert_top_k=1 gives the one expert of a token the weight 1"
+ONE_GROUP = "router.group_top_k=1 lets the weight of the one group of a token cancel out"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragments"),
+    [
+        (["model=nano"], []),
+        (["arch=dense"], []),
+        (
+            ["router.expert_top_k=1"],
+            [(ONE_EXPERT, "and the intra-group loss give", "only loss.group_weight gives")],
+        ),
+        (
+            ["router.group_top_k=1"],
+            [(ONE_GROUP, "the choice of groups", "only loss.group_weight gives one; use")],
+        ),
+        (["router.group_top_k=1", "router.expert_top_k=1"], [(ONE_EXPERT,), (ONE_GROUP,)]),
+        (["router.group_top_k=1", "experts.widths=[64]"], []),  # no group to choose
+        (
+            ["arch=moe", "router.expert_top_k=1", "loss.z_weight=1e-3"],
+            [
+                (
+                    ONE_EXPERT,
+                    "cross-entropy gives",
+                    "only loss.balance_weight and loss.z_weight give one; use at least 2",
+                )
+            ],
+        ),
+        (
+            ["arch=loss_free", "router.expert_top_k=1"],
+            [(ONE_EXPERT, "no other loss gives one, and router.bias_rate=0.001 moves its choice")],
+        ),
+        (["arch=moe", "router.expert_top_k=1", "router._target_=my.Router"], []),  # its weights may be others
+        (["arch=moe", "router.expert_top_k=1", "experts.widths=[64]", "experts.per_group=1"], []),
+    ],
+)
+def test_what_leaves_a_router_without_a_teacher_is_remarked_on(overrides, fragments):
+    found = remarks(typed(TrainConfig, composed(*overrides)))
+    assert len(found) == len(fragments)
+    for remark, parts in zip(found, fragments, strict=True):
+        assert "\n" not in remark
+        for part in parts:
+            assert part in remark

@@ -44,9 +44,11 @@ def resized(size: str, arch: str) -> TrainConfig:
     """As `at`, without Hydra, which is slow; test_load composes every one of them as users do."""
     preset_file = _yaml(f"arch/{arch}")
     chosen = {key: value for line in preset_file["defaults"] for key, value in line.items()}
-    parts = {group: _yaml(f"{group}/{chosen[f'override /{group}']}", size) for group in ("experts", "router")}
-    target = {"target": parts["router"].pop("_target_")}
-    router = RouterConfig(**parts["router"] | target | preset_file.get("router", {}))
+    parts = {
+        group: _yaml(f"{group}/{chosen[f'override /{group}']}", size) | preset_file.get(group, {})
+        for group in ("experts", "router")
+    }
+    router = RouterConfig(target=parts["router"].pop("_target_"), **parts["router"])
     return dataclasses.replace(at(size, "mohge"), experts=ExpertsConfig(**parts["experts"]), router=router)
 
 

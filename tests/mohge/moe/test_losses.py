@@ -56,9 +56,9 @@ def test_default_interval_spans_the_released_range(widths: list[int]) -> None:
     assert by_width == sorted(by_width)
 
 
-@pytest.mark.parametrize("interval", [0.0, -1.0, float("nan")])
-def test_size_weights_refuse_an_interval_that_is_not_positive(interval: float) -> None:
-    with pytest.raises(ValueError, match=f"interval={interval} must be positive"):
+@pytest.mark.parametrize("interval", [0.0, -1.0, float("nan"), float("inf")])
+def test_size_weights_refuse_an_interval_that_is_not_positive_and_finite(interval: float) -> None:
+    with pytest.raises(ValueError, match=f"interval={interval} must be positive and finite"):
         size_weights([1, 2], interval)
 
 

@@ -58,6 +58,13 @@ def test_a_class_that_cannot_serve_is_named(kind: str, name: str, message: str) 
         build_router(of(kind, name), EXPERTS, 16)
 
 
+def test_where_python_looks_is_told() -> None:
+    """Of a checkpoint whose class lies in a folder of the user's own, in a new shell."""
+    config = RouterConfig(kind="top_k", expert_top_k=2, target="not_on_the_path.Own")
+    with pytest.raises(UserError, match=r"No module named 'not_on_the_path'.*put its folder on PYTHONPATH"):
+        build_router(config, EXPERTS, 16)
+
+
 def test_every_layer_has_it_and_a_stored_configuration_keeps_it() -> None:
     config = typed(TrainConfig, composed("model=nano", "arch=moe", f"router._target_={__name__}.Own"))
     assert config.router.target == f"{__name__}.Own"

@@ -7,17 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mohge.config.schema import ExpertsConfig, RouterConfig
+from mohge.config.schema import ExpertsConfig, ExpertWeighting, GroupScore, RouterConfig
 from mohge.moe.decision import RoutingDecision
-from mohge.moe.routers import (
-    ExpertWeighting,
-    GroupScore,
-    TopKRouter,
-    TwoLevelRouter,
-    build_router,
-    top_k_route,
-    two_level_route,
-)
+from mohge.moe.losses import auxiliary_losses
+from mohge.moe.routers import TopKRouter, TwoLevelRouter, build_router, top_k_route, two_level_route
 
 
 @dataclass(frozen=True)
@@ -236,3 +229,40 @@ def test_build_router() -> None:
         build_router(RouterConfig(kind="none"), EXPERTS, 16)
     with pytest.raises(ValueError, match=r"router\.group_top_k is not set"):
         build_router(RouterConfig(kind="two_level", expert_top_k=1), EXPERTS, 16)
+
+
+@pytest.mark.parametrize("expert_weighting", ["renormalize", "post_softmax"])
+@pytest.mark.parametrize(
+    ("group_top_k", "expert_top_k", "groups_learn", "experts_learn"),
+    [(2, 2, True, True), (2, 1, False, False), (1, 2, False, True), (1, 1, False, False)],
+)
+def test_what_the_outputs_of_experts_teach(
+    group_top_k: int,
+    expert_top_k: int,
+    groups_learn: bool,
+    experts_learn: bool,
+    expert_weighting: ExpertWeighting,
+) -> None:
+    """Nothing, where the weight of one expert is 1, or that of one group cancels out: `checks.remarks`."""
+    generator = torch.Generator().manual_seed(0)
+    group_TG, expert_TE, value_TK = (
+        torch.randn(64, columns, generator=generator, dtype=torch.float64)
+        for columns in (4, 12, expert_top_k)
+    )
+    decision = two_level_route(
+        group_TG.requires_grad_(),
+        expert_TE.requires_grad_(),
+        group_top_k=group_top_k,
+        expert_top_k=expert_top_k,
+        expert_weighting=expert_weighting,
+    )
+    losses = auxiliary_losses(decision, widths=(1, 2, 3, 4))
+    for blind in ((decision.weights_TK * value_TK).sum(), losses["intra"]):
+        gradients = torch.autograd.grad(blind, (group_TG, expert_TE), retain_graph=True)
+        learn = [bool(gradient.abs().max() > 1e-6) for gradient in gradients]
+        assert learn == [groups_learn, experts_learn]
+    (of_balance_TG,) = torch.autograd.grad(losses["balance"], group_TG, retain_graph=True)
+    assert bool(of_balance_TG.abs().max() > 1e-6) == (group_top_k > 1)
+    for seeing in (losses["group"], losses["z"]):
+        (gradient_TG,) = torch.autograd.grad(seeing, group_TG, retain_graph=True)
+        assert gradient_TG.abs().max() > 1e-6

@@ -21,7 +21,8 @@ from mohge.config.load import typed
 from mohge.config.schema import TrainConfig
 from mohge.errors import RunError
 from mohge.parallel.launch import launch
-from mohge.training.checkpoint import list_checkpoints, newest_intact, read_tensors
+from mohge.training.checkpoint import newest_intact, read_tensors
+from mohge.training.checkpoint_names import list_checkpoints
 from mohge.training.run_folder import RunFolder
 
 STEPS = 40

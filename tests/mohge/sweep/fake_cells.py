@@ -43,7 +43,7 @@ if kind == "refuse" or (kind == "refuse_once" and "resume" not in given):
     sys.exit("error: the lamp is out: light it")
 if kind == "break":
     raise KeyError("lamp")
-note(state="finished", step=10, best={"val/bits_per_byte": 2.5, "step": 10})
+note(state="finished", step=10, last={"val/bits_per_byte": 2.5})
 """
 
 

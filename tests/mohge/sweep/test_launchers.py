@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -62,11 +63,43 @@ def test_joblib(tmp_path):
 def test_jobs_of_submitit(tmp_path):
     """In its executor for this machine, which takes the same settings as SLURM's."""
     pytest.importorskip("submitit")
-    settings = SlurmConfig(minutes=1, cpus=1, memory=1, partition="debug")
+    settings = SlurmConfig(minutes=1, notice=30, cpus=1, memory=1, partition="debug")
     workers = Submitted(settings, unnoted(tmp_path), workers=1, cluster="local")
     finish(workers, tmp_path)
     assert workers.outlive
     assert workers.place().startswith("jobs ")
+
+
+def test_what_slurm_is_asked_for(tmp_path, monkeypatch):
+    """The script that submitit hands to sbatch, for which another one stands here."""
+    pytest.importorskip("submitit")
+    for name in ("sbatch", "srun"):  # submitit looks for both
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text('#!/bin/sh\ncp "$1" "$SENT"\necho Submitted batch job 4711\n')
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SENT", str(tmp_path / "sent"))
+    settings = SlurmConfig(partition="long", minutes=90, notice=300, cpus=6, gpus=8, memory=500)
+    assert Submitted(settings, unnoted(tmp_path), workers=2).place() == "jobs 4711_0, 4711_1"
+    lines = (tmp_path / "sent").read_text().splitlines()
+    asked = {
+        "time=90",
+        "signal=USR2@300",
+        "cpus-per-task=6",
+        "gpus-per-node=8",
+        "mem=500GB",
+        "partition=long",
+    }
+    assert {f"#SBATCH --{key}" for key in asked} <= set(lines)
+    (started,) = [line for line in lines if line.startswith("srun ")]
+    assert "--cpus-per-task=6" in started.partition(sys.executable)[0].split(), "srun does not inherit them"
+
+
+def test_jobs_that_would_save_as_soon_as_they_begin_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda command: command)
+    with pytest.raises(UserError, match=r"slurm\.notice=600 seconds are all of slurm\.minutes=10"):
+        Submitted(SlurmConfig(minutes=10, notice=600), unnoted(tmp_path), workers=1)
 
 
 def test_slurm_is_asked_for_where_there_is_none(tmp_path, monkeypatch):

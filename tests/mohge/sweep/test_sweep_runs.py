@@ -18,7 +18,8 @@ from tiny_runs import read_metrics, tiny_run, write_corpus
 
 from mohge.sweep.attempts import CellFolder
 from mohge.sweep.cells import read_plan
-from mohge.training.checkpoint import list_checkpoints, read_tensors
+from mohge.training.checkpoint import read_tensors
+from mohge.training.checkpoint_names import list_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -59,8 +59,8 @@ def write(folder: Path, name: str, attempts: list[tuple[str, int, int | None]], 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    speed = {"speed/tokens_per_second": 1500.0}
-    best = {"val/bits_per_byte": 2.5, "step": 90}
+    last = {"speed/tokens_per_second": 1500.0, "val/bits_per_byte": 2.5}
+    best = {"val/bits_per_byte": 2.4, "step": 90}  # a validation on the way, which no result is
     write(
         tmp_path,
         "moe1",
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
         state="finished",
         step=100,
         best=best,
-        last=speed,
+        last=last,
     )
     write(tmp_path, "mohge1", [("start", 0, None), ("end", 5, 1)], state="failed", step=10)
     write(tmp_path, "moe2", [("start", 0, None), ("end", 10, None)], state="interrupted", step=25)

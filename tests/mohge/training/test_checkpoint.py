@@ -13,14 +13,14 @@ from mohge.errors import UserError
 from mohge.training.checkpoint import (
     TENSORS,
     VerifiedCheckpointIO,
-    checkpoint_name,
+    discard_after,
     find_damage,
-    list_checkpoints,
     load_checkpoint,
     load_tensors,
     newest_intact,
     read_tensors,
 )
+from mohge.training.checkpoint_names import checkpoint_name, list_checkpoints
 
 
 def save(folder: Path, step: int) -> Path:
@@ -70,8 +70,22 @@ def test_what_was_saved_is_loaded(tmp_path):
 
 @pytest.mark.parametrize("tensors", [{"model.b": torch.zeros(2, 3)}, {"model.a": torch.zeros(3, 3)}])
 def test_tensors_of_another_model_are_refused(tmp_path, tensors):
-    with pytest.raises(UserError, match="does not hold the tensors of this model"):
+    remedy = "continue with the code that wrote it, or start a new run without resume"
+    with pytest.raises(UserError, match=f"does not hold the tensors of this model .*: {remedy}"):
         load_tensors(save(tmp_path, 1), tensors)
+
+
+def test_folders_of_a_user_are_no_checkpoints(tmp_path):
+    saved = [save(tmp_path, step) for step in (20, 99_999_999, 100_000_000)]
+    kept = [tmp_path / name for name in ("step_00000020_best", "step_", "step_last", "step_100000001.old")]
+    for path in kept:
+        path.mkdir()
+    (tmp_path / "step_00000030").write_text("a file")
+    assert list_checkpoints(tmp_path) == saved, "the oldest first, however many digits there are"
+    assert newest_intact(tmp_path) == (saved[-1], [])
+    discard_after(tmp_path, saved[0])
+    assert list_checkpoints(tmp_path) == saved[:1]
+    assert all(path.is_dir() for path in kept)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -139,6 +153,8 @@ def test_a_checkpoint_with_code_is_refused_and_the_code_not_run(tmp_path):
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="is not a checkpoint of this program"):
+    with pytest.raises(
+        UserError, match=r"is not a checkpoint of this program .*: use another, or the version"
+    ):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()

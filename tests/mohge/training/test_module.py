@@ -96,6 +96,15 @@ def test_the_record_holds_raw_and_weighted_losses_and_their_sum(tiny, tmp_path):
     assert records[0]["train/lr"] == pytest.approx(1e-3)
 
 
+def test_a_run_says_that_its_router_has_no_teacher(tiny, tmp_path, caplog):
+    train_here(tmp_path, *tiny, "router.expert_top_k=1", "trainer.max_steps=1")
+    told = [record for record in caplog.records if record.name == "mohge.training.run"]
+    assert [(record.levelname, record.getMessage().split()[0]) for record in told] == [
+        ("WARNING", "router.expert_top_k=1"),
+        ("WARNING", "router.group_top_k=1"),
+    ]
+
+
 @pytest.mark.parametrize("arch", ["mohge", "dense"])
 def test_accumulated_gradients_equal_those_of_one_larger_batch(tiny, tmp_path, arch):
     # Auxiliary losses are not linear in the batch: without them, the same tokens give the same gradient.
