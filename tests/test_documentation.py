@@ -54,14 +54,23 @@ SHORT = [
 DOWNLOADS = ("data=debian_docs", "data=hf", "data=benchmarks", "experiment=paper")
 
 
+LAUNCHES = r"torchrun .*-m mohge\.apps\.train|sbatch .*conf/slurm/train\.sbatch"
+"""What starts the ranks of a run, before the overrides of the run."""
+LAUNCHED = {"--nproc-per-node": "trainer.devices", "--nodes": "trainer.nodes"}
+"""What a plan is told in place of the options of those."""
+OF_THE_SCRIPT = ["trainer.devices=8", "parallel=fsdp_ep", "trainer.precision=bf16", "data.batch_sequences=64"]
+"""What train.sbatch adds."""
+
+
+def shown_lines(pattern: str) -> list[str]:
+    """Lines of code in documents that begin like this, each once and without its comment."""
+    lines = (line for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines())
+    shown = (re.fullmatch(rf"    +((?:{pattern}).*)", line) for line in lines)
+    return sorted({found.group(1).partition(" # ")[0].strip() for found in shown if found})
+
+
 def documented_commands() -> list[str]:
-    commands = []
-    for document in DOCUMENTS:
-        for line in document.read_text(encoding="utf-8").splitlines():
-            shown = re.match(r"    (mohge-[\w-]+.*)", line)
-            if shown:
-                commands.append(shown.group(1).partition(" # ")[0].strip())
-    return sorted(set(commands))
+    return shown_lines(r"mohge-[\w-]+")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,8 @@ def test_documents_show_the_promised_commands():
 @pytest.mark.parametrize("command", documented_commands())
 def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     program, *arguments = shlex.split(command)
+    if "--config-dir" in arguments:
+        pytest.skip("needs a file of its document: tested in test_recipe_runs")
     if program in OF_RUNS:
         name = program.removeprefix("mohge-")
         arguments = long_names(arguments) if name == "report" else arguments
@@ -111,11 +122,12 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     if program == "mohge-lm-eval" or any(a.startswith(("resume=", "replay=")) for a in arguments):
         pytest.skip("needs a run: tested in test_resume, test_replay and test_eval")
     arguments = [a if not a.startswith("data.path=") else "data.path=my_texts" for a in arguments]
-    if any(argument.startswith(DOWNLOADS) for argument in arguments):
-        typed(TrainConfig, composed(*(a for a in arguments if a.startswith(("data", "experiment")))))
-        return
     if program == "mohge-plan":
         call(command, monkeypatch=monkeypatch)
+        return
+    if any(argument.startswith(DOWNLOADS) for argument in arguments):
+        arguments = [argument for argument in arguments if not argument.startswith("data.tokenizer=")]
+        typed(TrainConfig, composed(*(a for a in arguments if a != "-m")))
         return
     if program == "mohge-bench":  # takes minutes
         check_bench(typed(BenchConfig, composed(*arguments, config_name="bench")).bench)
@@ -135,6 +147,23 @@ def test_command_works(command: str, monkeypatch: pytest.MonkeyPatch):
     assert len(runs) == (6 if multirun else 1)
     for run in runs:
         assert RunFolder(run).read_status()["state"] == "finished"
+
+
+def test_launches_are_found():
+    assert len(shown_lines(LAUNCHES)) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_in_workplace")
+@pytest.mark.parametrize("command", shown_lines(LAUNCHES))
+def test_a_run_that_is_launched_can_be_planned(command: str, monkeypatch: pytest.MonkeyPatch):
+    begin = re.match(LAUNCHES, command)
+    assert begin is not None
+    options = re.findall(r"(--[\w-]+)[ =](\S+)", begin.group())
+    ranks = [f"{LAUNCHED[option]}={value}" for option, value in options if option in LAUNCHED]
+    script = OF_THE_SCRIPT if command.startswith("sbatch") else []
+    arguments = [item for item in shlex.split(command[begin.end() :]) if "$" not in item]
+    call(shlex.join(["mohge-plan", *script, *ranks, *arguments]), monkeypatch=monkeypatch)
 
 
 def documented_errors() -> list[tuple[str, str]]:
