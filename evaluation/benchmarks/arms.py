@@ -184,7 +184,7 @@ def _labels(part: _Part, firsts: Sequence[Results]) -> list[str]:
 def baselines_of(arms: Sequence[Arm], asked: str | None) -> dict[str, str | None]:
     """For each arm the name of the arm that it is compared with; None for a baseline itself.
 
-    Where the baseline's architecture has several arms, each arm gets the one most like it in size, corpus and
+    Where several arms are called what is asked for, each arm gets the one most like it in size, corpus and
     training.
 
     Args:
@@ -193,7 +193,7 @@ def baselines_of(arms: Sequence[Arm], asked: str | None) -> dict[str, str | None
             evaluation; None for architecture moe, or the first arm if there is none.
 
     Raises:
-        UserError: nothing of the name is there.
+        UserError: nothing of the name is there, or several arms that are alike in size, corpus and training.
     """
     if asked is None:
         chosen = [arm for arm in arms if arm.results.arch == _BASELINE] or [arms[0]]
@@ -204,6 +204,8 @@ def baselines_of(arms: Sequence[Arm], asked: str | None) -> dict[str, str | None
     if not chosen:
         names = ", ".join(dict.fromkeys([*(arm.name for arm in arms), *(arm.results.arch for arm in arms)]))
         raise UserError(f"baseline={asked} is not among the evaluations: choose one of {names}, or a run")
+    if asked is not None:
+        _check_one_is_meant(asked, chosen)
     return {
         arm.name: None if arm in chosen else max(chosen, key=lambda base: _likeness(arm, base)).name
         for arm in arms
@@ -216,6 +218,20 @@ _KNOWN: tuple[Callable[[Arm, str], bool], ...] = (
     lambda arm, asked: any(one.results.name == asked for one in arm.evaluations),
     lambda arm, asked: any(_absolute(asked) in _paths(one) for one in arm.evaluations),
 )
+
+
+def _check_one_is_meant(asked: str, chosen: Sequence[Arm]) -> None:
+    """Refuses a word for arms that no arm can be more or less like: the order of checkpoints would decide."""
+    for first, second in itertools.combinations(chosen, 2):
+        if all(part.key(first.results) == part.key(second.results) for part in _LIKENESS):
+            raise UserError(
+                f"baseline={asked} means {_place(first)} as well as {_place(second)}, which are not seeds of "
+                "one configuration: give the folder of one run"
+            )
+
+
+def _place(arm: Arm) -> str:
+    return arm.results.run or arm.results.checkpoint
 
 
 def _paths(one: Evaluation) -> set[str]:

@@ -26,7 +26,7 @@ def with_error(value: float | None, error: float | None, *, percent: bool = Fals
         alone = _plain(factor * value)
         return alone if error is None else f"{alone} ± 0"
     places = _places(factor * error)
-    return f"{_rounded(factor * value, places)} ± {_rounded(factor * error, places)}"
+    return f"{rounded(factor * value, places)} ± {rounded(factor * error, places)}"
 
 
 def with_interval(
@@ -47,7 +47,7 @@ def with_interval(
     if low is None or high is None:
         return _plain(factor * value, signed)
     places = _places(factor * (high - low) / _ERRORS) if high > low else 1
-    shown, *ends = (_rounded(factor * one, places, signed) for one in (value, low, high))
+    shown, *ends = (rounded(factor * one, places, signed) for one in (value, low, high))
     return f"{shown} ({ends[0]} to {ends[1]})"
 
 
@@ -62,7 +62,7 @@ def digits(value: float | None) -> str:
     """Three significant digits of a figure that has no error."""
     if value is None:
         return NONE
-    return _rounded(value, 2 - math.floor(math.log10(abs(value)))) if value else "0"
+    return rounded(value, 2 - math.floor(math.log10(abs(value)))) if value else "0"
 
 
 def _places(error: float) -> int:
@@ -72,7 +72,8 @@ def _places(error: float) -> int:
     return _DIGITS - 1 - exponent
 
 
-def _rounded(value: float, places: int, signed: bool = False) -> str:
+def rounded(value: float, places: int, signed: bool = False) -> str:
+    """`1.23`, `−1.23`; signed, for differences, `+1.23`; never a negative zero."""
     number = round(value, places) + 0.0  # no negative zero
     sign = "+" if signed and number > 0 else ""
     return sign + _minus(f"{number:,.{max(places, 0)}f}")

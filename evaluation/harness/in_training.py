@@ -15,7 +15,7 @@ from evaluation.language_model import LanguageModel, as_in_training
 from mohge.config.schema import BenchmarksCallbackConfig, TrainConfig
 from mohge.config.targets import build
 from mohge.model.transformer import TransformerLM
-from mohge.training.checkpoint import checkpoint_name
+from mohge.training.checkpoint_names import checkpoint_name
 from mohge.training.run_folder import RunFolder
 
 

@@ -21,10 +21,10 @@ GREY = "#8a8f98"
 LINES = alt.Legend(symbolType="stroke", symbolSize=700)
 """Entries long enough to show a dash pattern."""
 FIGURES = alt.Axis(
-    labelExpr="abs(datum.value) < 1000 ? format(datum.value, '.4~g') : format(datum.value, '.3~s')",
+    labelExpr="abs(datum.value) < 1000 ? format(datum.value, '.6~g') : format(datum.value, '.4~s')",
     tickCount=5,
 )
-"""0.6, 250, 1.2k, 3M."""
+"""0.6, 250, 1.2k, 3M; enough digits that ticks of a narrow axis differ: 1.8455, 1.394M."""
 _PICTURE_WIDTH = 860
 _LABEL = 230
 """Pixels of a label of an axis, at most."""

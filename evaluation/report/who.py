@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.run_data import RunData, read_object
 from mohge.errors import RunError, UserError
+from mohge.training.checkpoint_names import list_checkpoints
 from mohge.training.run_folder import RunFolder
 
 FORMAT = "mohge-tokens-1"
@@ -62,7 +63,7 @@ def analysis_of(run: RunData, tokens: int, place: str) -> Analysis | None:
     folder = RunFolder(run.path)
     if not run.config.experts.num_experts:
         return None
-    saved = sorted(path.name for path in folder.checkpoints_dir.glob("step_*"))
+    saved = [path.name for path in list_checkpoints(folder.checkpoints_dir)]
     made = sorted(path.parent.name for path in folder.tokens_dir.glob("step_*/tokens.json"))
     if tokens and saved and saved[-1] not in made:
         return _make(run, tokens, place)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
 from evaluation.statistics.scores import LEVEL
 
+Name = TypeVar("Name", bound=Hashable)
 _SAME = 1e-12
 """Below this, figures are equal but for rounding."""
 
@@ -51,7 +53,7 @@ def over_seeds(values: Sequence[float]) -> OverSeeds | None:
     return OverSeeds(len(values), mean, deviation, float(low), float(high), float(p))
 
 
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+def holm(p_values: Mapping[Name, float | None]) -> dict[Name, float | None]:
     """p-values adjusted so that one false finding in the whole family is as rare as the level says.
 
     Holm's step-down method (1979): the smallest p is multiplied by the number of tests, the next by one less,
@@ -62,7 +64,7 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
         p_values: of each member of the family; None, where no test could be made, is no member.
     """
     known = {name: p for name, p in p_values.items() if p is not None}
-    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
+    adjusted: dict[Name, float | None] = dict.fromkeys(p_values)
     largest = 0.0
     for place, name in enumerate(sorted(known, key=lambda name: known[name])):
         largest = max(largest, min(1.0, (len(known) - place) * known[name]))

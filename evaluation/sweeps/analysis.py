@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.sweeps.comparing import Comparison, compare, settled_by
+from evaluation.sweeps.comparing import Comparison, compare
 from evaluation.sweeps.families import Family
 from evaluation.sweeps.layout import Noise, noise_of
 from evaluation.sweeps.pairing import Estimate, Pairs, of_arm
@@ -50,54 +51,44 @@ class Analysis:
     """Of a grid: each level less the first, over the other factors."""
     families: list[Levels]
     asked: list[Comparison]
-    """Pairs of `asking`."""
+    """Pairs that a reader asks for beside those."""
     noise: Noise | None
     power: Power | None
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """All, in the order in which one that comes again has its p of the first."""
-        beside = [arm.beside_baseline for arm in self.arms.values() if arm.beside_baseline is not None]
-        of_families = [one for family in self.families for one in family.comparisons]
-        return [*beside, *self.effects, *self.levels, *of_families, *self.asked]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
-def analyse(study: Study) -> Analysis:
-    """Everything that the tables and charts show, of bits per byte of the last validation and of cost."""
+def analyse(study: Study, asked: Mapping[str, Pairs] | None = None) -> Analysis:
+    """Everything that the tables and charts show, of bits per byte of the last validation and of cost.
+
+    Args:
+        study: the sweep.
+        asked: pairs to compare beside those of the plan, by name. All tests are one family.
+    """
     base = study.plan.baseline
-    others = [arm for arm in study.arms if arm != base]
     noise = noise_of(study)
-    found = compare(study, {arm: [(arm, base)] for arm in others}, noise, {})
-    beside = {one.name: one for one in found}
-    effects = compare(study, study.plan.contrasts, noise, settled_by(study, found))
-    found += effects
-    levels = compare(study, grid_levels(study), noise, settled_by(study, found))
-    found += levels
-    families = []
-    for family in study.families:
-        families.append(_levels(study, family, noise, found))
-        found += families[-1].comparisons
+    kinds: dict[str, Mapping[str, Pairs]] = {
+        "arms": {arm: [(arm, base)] for arm in study.plan.arms if arm != base},
+        "effects": study.plan.contrasts,
+        "levels": grid_levels(study),
+        "asked": asked or {},
+    }
+    kinds |= {_kind(family): _against_lowest(family) for family in study.families}
+    found = compare(study, kinds, noise)
+    beside = {one.name: one for one in found["arms"]}
     return Analysis(
         name=study.plan.name,
         baseline=base,
         arms={name: _arm(study, name, beside.get(name)) for name in study.arms},
-        effects=effects,
-        levels=levels,
-        families=families,
-        asked=[],
+        effects=found["effects"],
+        levels=found["levels"],
+        families=[Levels(one.name, one.key, one.levels, found[_kind(one)]) for one in study.families],
+        asked=found["asked"],
         noise=noise,
         power=power_of(beside.values(), noise),
     )
-
-
-def asking(study: Study, analysis: Analysis, pairs: dict[str, Pairs]) -> Analysis:
-    """With the pairs that a reader asks for: one family of tests, with the p of before where one was made."""
-    before = settled_by(study, analysis.comparisons)
-    return replace(analysis, asked=compare(study, pairs, analysis.noise, before))
 
 
 def grid_levels(study: Study) -> dict[str, Pairs]:
@@ -126,12 +117,14 @@ def grid_levels(study: Study) -> dict[str, Pairs]:
     return found
 
 
-def _levels(study: Study, family: Family, noise: Noise | None, before: list[Comparison]) -> Levels:
+def _kind(family: Family) -> str:
+    return f"family {family.name}"
+
+
+def _against_lowest(family: Family) -> dict[str, Pairs]:
     """Each level of a family against the smallest."""
     (_, lowest), *others = family.levels
-    named: dict[str, Pairs] = {f"{value:g}": [(arm, lowest)] for value, arm in others}
-    compared = compare(study, named, noise, settled_by(study, before))
-    return Levels(family.name, family.key, family.levels, compared)
+    return {f"{value:g}": [(arm, lowest)] for value, arm in others}
 
 
 def _arm(study: Study, name: str, beside: Comparison | None) -> Arm:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from evaluation.benchmarks.markup import marked
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.sweeps import detail_sheets, sheets
-from evaluation.sweeps.analysis import Analysis, Levels, asking
+from evaluation.sweeps.analysis import Analysis, Levels
 from evaluation.sweeps.comparing import Comparison
+from evaluation.sweeps.pairing import Pairs
 from evaluation.sweeps.sentences import (
     family_sentence,
     finding,
@@ -31,6 +32,7 @@ _OF_ARMS: dict[str, Callable[[Analysis, Sequence[str]], Sheet]] = {
     "deviations": detail_sheets.deviations,
     "domains": detail_sheets.domains,
     "experts": detail_sheets.experts,
+    "ranks": detail_sheets.ranks,
     "losses": detail_sheets.losses,
     "cells": detail_sheets.by_seed,
     "training": detail_sheets.training,
@@ -38,7 +40,6 @@ _OF_ARMS: dict[str, Callable[[Analysis, Sequence[str]], Sheet]] = {
 """Tables with a row for each arm."""
 PAIRS = ("pairs", "finding")
 """Tables and sentences whose arguments are pairs of arms."""
-_TOGETHER = "for all pairs that the document asks for"
 _TABLES = (*_OF_ARMS, "pairs", "effects", "levels", "family", "power")
 _SENTENCES = ("summary", "finding", "power", "family", "remarks")
 
@@ -56,18 +57,13 @@ def all_sheets(analysis: Analysis) -> list[Sheet]:
     return [sheet for sheet in found if sheet.rows]
 
 
-def asked_for(study: Study, analysis: Analysis, pairs: Sequence[str]) -> Analysis:
-    """With all pairs of a document, so that they are one family of tests wherever they stand.
-
-    Args:
-        study: the sweep.
-        analysis: of it.
-        pairs: each `FIRST less SECOND`.
+def pairs_named(study: Study, given: Sequence[str]) -> dict[str, Pairs]:
+    """Pairs of arms, each `FIRST less SECOND`, by what was given.
 
     Raises:
         UserError: one names no two arms.
     """
-    return asking(study, analysis, {one: [_pair(study, one)] for one in pairs})
+    return {one: [_pair(study, one)] for one in given}
 
 
 def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> Sheet:
@@ -86,7 +82,7 @@ def table(study: Study, analysis: Analysis, name: str, given: Sequence[str]) -> 
     if name in _OF_ARMS:
         return _of_arms(study, analysis, name, given)
     if name == "pairs":
-        return sheets.comparisons(analysis, "pairs", "Pairs", _asked(analysis, given), "pair", _TOGETHER)
+        return sheets.comparisons(analysis, "pairs", "Pairs", _asked(analysis, given), "pair")
     if name == "effects":
         return sheets.comparisons(analysis, "effects", "Effects of factors", analysis.effects, "factor")
     if name == "levels":

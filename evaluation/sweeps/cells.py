@@ -13,9 +13,17 @@ from typing import Any
 
 from evaluation.run_data import RunData, read_lines, read_object, read_run
 from mohge.config.load import as_dict
+from mohge.parallel.replay import replay_run
+from mohge.training.run_folder import RunFolder
 
 QUALITY = "bits_per_byte"
 """The figure that arms are compared by: of the last validation, less is better."""
+DOMAIN = f"{QUALITY}/"
+"""Of one domain of the held-out text: its name follows."""
+RANKS = 8
+"""GPUs that the recorded routing is replayed on, as many as the paper's table of loads has."""
+BUSIEST = "busiest_rank/"
+"""Of these, the busiest one's FLOPs over the mean, by step: the placement of experts follows."""
 _LATE = 0.1
 """Share of a run, at its end, that noisy figures of training are averaged over."""
 _LAST = {
@@ -51,9 +59,8 @@ class Cell:
     `figures` by name: those above; `steps`, `tokens`, `total_parameters`, `active_expected`, `flops_expected`
     (of training on a token), `tokens_per_second` (median), `seconds` (of all steps), `mean_width` (of the
     experts that computed a row), `match_difference`; `bits_per_byte/DOMAIN`, `share/G` (of the rows, of group
-    G), `aux/LOSS` (raw, over the last tenth). What a run did not record, or what is
-    no finite number, is absent. A dense model's measured
-    figures are the expected ones.
+    G), `aux/LOSS` (raw, over the last tenth), `busiest_rank/PLACEMENT` (likewise). What a run did not record,
+    or what is no finite number, is absent. A dense model's measured figures are the expected ones.
     """
 
     arm: str
@@ -153,7 +160,16 @@ def _figures(run: RunData) -> dict[str, float | None]:
     if shares:
         widths = run.config.experts.widths
         figures["mean_width"] = sum(share * width for share, width in zip(shares, widths, strict=True))
-    return figures
+    return figures | _busiest(run)
+
+
+def _busiest(run: RunData) -> dict[str, float]:
+    """The busiest of `RANKS` ranks, by placement, if steps were recorded and the ranks divide the experts."""
+    experts = run.config.experts.num_experts
+    if not experts or experts % RANKS or not RunFolder(run.path).routing_steps_path.exists():
+        return {}
+    loads = replay_run(run.path, RANKS, _LATE).loads
+    return {f"{BUSIEST}{placement}": load.flops.per_step for placement, load in loads.items()}
 
 
 def _late(run: RunData, metric: str) -> float | None:

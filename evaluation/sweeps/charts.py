@@ -77,13 +77,13 @@ def charts(study: Study, analysis: Analysis) -> list[Chart]:
 
 
 def differences(analysis: Analysis) -> Chart | None:
-    """A forest plot of differences to the baseline, best first; None where there are none."""
+    """A forest plot of differences to the baseline, best first once all are judged; None without any."""
     found = [arm.beside_baseline for arm in analysis.arms.values() if arm.beside_baseline is not None]
-    known = sorted(
-        ((one, one.quality) for one in found if one.quality is not None), key=lambda pair: pair[1].mean
-    )
+    known = [(one, one.quality) for one in found if one.quality is not None]
     if not known:
         return None
+    if not any(one.lacking for one, _ in known):  # until then an order would be read as a ranking
+        known.sort(key=lambda pair: pair[1].mean)
     band = analysis.power
     points = [value for _, one in known for value in (one.mean, *one.by_seed.values())]
     pooled = [end for one, _ in known if one.pooled for end in (one.pooled.low, one.pooled.high)]
@@ -142,7 +142,7 @@ def differences(analysis: Analysis) -> Chart | None:
         f"Difference to {analysis.baseline}, paired by seed: mean, and each seed as a small dot. Left of 0 "
         "is better. Thin lines: 95% t intervals by the deviation of each difference itself, cut where they "
         "are long; thick ones: by the noise of all arms together. Intervals are of single tests; colours "
-        "tell what is shown after Holm's correction for all arms."
+        "tell what is shown after Holm's correction for all tests."
     )
     if band is not None:
         note += (

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.statistics.seeds import holm
-from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.cells import DOMAIN, QUALITY
 from evaluation.sweeps.layout import Noise, Pooled, pooled
 from evaluation.sweeps.pairing import Estimate, Pairs, difference, same_training
 from evaluation.sweeps.power import detectable
 from evaluation.sweeps.study import Study
 
-COSTS = ("total_parameters", "active_expected", "active_measured", "flops_measured", "tokens_per_second")
+COSTS = ("total_parameters", "active_expected", "active_measured", "flops_measured")
 """Figures whose relative change is told."""
 
-Test = tuple[tuple[str, str], ...]
-"""The ids of the cells that a difference is of, so that arms that share cells are one test."""
+Test = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+"""The cells that a difference is of, so that arms that share cells are one test."""
 
 
 @dataclass(frozen=True)
@@ -30,94 +30,111 @@ class Comparison:
     pooled: Pooled | None
     """The same difference, with the noise of all arms together."""
     tests: int
-    """How many make up the family that p is corrected for."""
+    """How many make up the family that p is corrected for: all of an analysis."""
     p_holm: float | None
-    """Holm's p over the comparisons of one kind, or the one that the same difference has elsewhere."""
+    """Holm's p; None where there is no test, or it would be of some of the planned seeds alone."""
     p_pooled: float | None
     """Likewise, of p with the noise of all arms together."""
     detectable: float | None
     """The smallest true difference that the pooled test, so corrected, finds with 80% power."""
     costs: dict[str, Estimate]
     """Relative change of each of `COSTS`."""
+    domains: dict[str, Estimate]
+    """Difference in bits per byte of each domain of the held-out text."""
     same: bool
     """Whether the arms of each pair are one training, which is no test."""
+    lacking: str
+    """What its planned seeds lack: of `Study.lacking`."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    test: Test
+    quality: Estimate | None
+    pooled: Pooled | None
+    same: bool
+    lacking: str
+
+    def p(self, found: Estimate | Pooled | None) -> float | None:
+        """As a member of the family: 1 of a test that is not made yet, or never will be."""
+        if self.same:
+            return None
+        if self.lacking:
+            return 1.0
+        no_spread = self.quality is None or self.quality.low is None
+        return None if no_spread or found is None else found.p  # no spread, no test, though it may be 0
 
 
 def compare(
-    study: Study, named: Mapping[str, Pairs], noise: Noise | None, settled: Mapping[Test, Comparison]
-) -> list[Comparison]:
-    """Comparisons that are one family of tests: Holm's correction is over them.
+    study: Study, kinds: Mapping[str, Mapping[str, Pairs]], noise: Noise | None
+) -> dict[str, list[Comparison]]:
+    """Comparisons of all kinds, which are one family of tests: Holm's correction is over them all.
+
+    A test is made once all planned seeds of its arms are finished: who looks at each new seed until there is
+    something to see finds too much. Until then it is counted, so that no p changes when it comes.
 
     Args:
         study: the sweep.
-        named: by name, pairs of arms whose differences are averaged.
+        kinds: by kind and name, pairs of arms whose differences are averaged.
         noise: of the sweep.
-        settled: tests that were made before, of `settled_by`: a difference has one p, and one verdict.
     """
-    quality = {name: difference(study, pairs, QUALITY) for name, pairs in named.items()}
-    same = {name: all(same_training(study, *pair) for pair in pairs) for name, pairs in named.items()}
-    together = {
-        name: None if same[name] else pooled(study, pairs, quality[name], noise)
+    found = {
+        (kind, name): _measured(study, pairs, noise)
+        for kind, named in kinds.items()
         for name, pairs in named.items()
     }
-    tests = {name: _test(study, named[name], found) for name, found in quality.items()}
-    own = _corrected(
-        {
-            tests[name]: None
-            if found.low is None
-            else found.p  # no spread, no test, though the difference is 0
-            for name, found in quality.items()
-            if found and not same[name]
-        }
+    domains = dict.fromkeys(
+        figure for cell in study.cells for figure in cell.figures if figure.startswith(DOMAIN)
     )
-    all_ = _corrected({tests[name]: found.p for name, found in together.items() if found})
-    made = sum(p is not None for p in own.values())
-    compared = []
-    for name, pairs in named.items():
-        test, of_all = tests[name], together[name]
-        before = settled.get(test)
-        number = before.tests if before else made
-        compared.append(
-            Comparison(
-                name=name,
-                pairs=pairs,
-                quality=quality[name],
-                pooled=of_all,
-                tests=number,
-                p_holm=None if same[name] else before.p_holm if before else own.get(test),
-                p_pooled=None if same[name] else before.p_pooled if before else all_.get(test),
-                detectable=detectable(of_all.error, of_all.freedom, number) if of_all else None,
-                costs={
-                    figure: found
-                    for figure in COSTS
-                    if (found := difference(study, pairs, figure, relative=True)) is not None
-                },
-                same=same[name],
-            )
+    own = holm({one.test: one.p(one.quality) for one in found.values()})
+    all_ = holm({one.test: one.p(one.pooled) for one in found.values()})
+    number = sum(p is not None for p in own.values())
+
+    def comparison(kind: str, name: str, pairs: Pairs) -> Comparison:
+        one = found[kind, name]
+        judged = not one.same and not one.lacking
+        return Comparison(
+            name=name,
+            pairs=pairs,
+            quality=one.quality,
+            pooled=one.pooled,
+            tests=number,
+            p_holm=own[one.test] if judged else None,
+            p_pooled=all_[one.test] if judged else None,
+            detectable=detectable(one.pooled.error, one.pooled.freedom, number)
+            if one.pooled and judged
+            else None,
+            costs={
+                figure: change
+                for figure in COSTS
+                if (change := difference(study, pairs, figure, relative=True)) is not None
+            },
+            domains={
+                figure.removeprefix(DOMAIN): change
+                for figure in domains
+                if (change := difference(study, pairs, figure)) is not None
+            },
+            same=one.same,
+            lacking=one.lacking,
         )
-    return compared
+
+    return {
+        kind: [comparison(kind, name, pairs) for name, pairs in named.items()]
+        for kind, named in kinds.items()
+    }
 
 
-def settled_by(study: Study, comparisons: Iterable[Comparison]) -> dict[Test, Comparison]:
-    """The first comparison that made each test."""
-    found: dict[Test, Comparison] = {}
-    for one in comparisons:
-        if one.quality is not None and not one.same:
-            found.setdefault(_test(study, one.pairs, one.quality), one)
-    return found
+def _measured(study: Study, pairs: Pairs, noise: Noise | None) -> _Measured:
+    quality = difference(study, pairs, QUALITY)
+    same = all(same_training(study, *pair) for pair in pairs)
+    together = None if same else pooled(study, pairs, quality, noise)
+    return _Measured(
+        _test(study, pairs), quality, together, same, study.lacking({arm for pair in pairs for arm in pair})
+    )
 
 
-def _corrected(p_values: Mapping[Test, float | None]) -> dict[Test, float | None]:
-    by_name = holm({str(test): p for test, p in p_values.items()})
-    return {test: by_name[str(test)] for test in p_values}
-
-
-def _test(study: Study, pairs: Pairs, found: Estimate | None) -> Test:
+def _test(study: Study, pairs: Pairs) -> Test:
     """Of a difference and of the same one the other way round."""
-    seeds = found.by_seed if found else ()
-    ids = [
-        (cells[seed].id, others[seed].id)
-        for cells, others in ((study.of(first), study.of(second)) for first, second in pairs)
-        for seed in seeds
-    ]
-    return min(tuple(sorted(ids)), tuple(sorted((second, first) for first, second in ids)))
+    there = [(tuple(study.plan.ids(first)), tuple(study.plan.ids(second))) for first, second in pairs]
+    back = [(second, first) for first, second in there]
+    return min(tuple(sorted(there)), tuple(sorted(back)))

@@ -1,13 +1,13 @@
-"""Tables of a sweep in detail: domains, experts, losses, and each cell."""
+"""Tables of a sweep in detail: domains, experts, ranks, losses, and each cell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.benchmarks.figures import NONE, digits, with_error
+from evaluation.benchmarks.figures import NONE, digits, rounded, with_error
 from evaluation.benchmarks.sheet import Sheet
 from evaluation.sweeps.analysis import Analysis
-from evaluation.sweeps.cells import QUALITY
+from evaluation.sweeps.cells import BUSIEST, DOMAIN, QUALITY, RANKS
 from evaluation.sweeps.pairing import Estimate
 
 _DEVIATION = "± is the deviation over seeds."
@@ -15,11 +15,22 @@ _DEVIATION = "± is the deviation over seeds."
 
 def domains(analysis: Analysis, names: Sequence[str]) -> Sheet:
     """A row for each arm, a column for each domain of the held-out text."""
-    prefix = f"{QUALITY}/"
-    found = _figures(analysis, names, prefix)
-    rows = [[name, *(_spread(analysis, name, figure) for figure in found)] for name in names] if found else []
-    header = ["arm", *(figure.removeprefix(prefix) for figure in found)]
-    note = f"Bits per byte of each domain of the held-out text, less is better; {_DEVIATION}"
+    found = _figures(analysis, names, DOMAIN)
+    rows = []
+    for name in names if found else ():
+        beside = analysis.arms[name].beside_baseline
+        cells = []
+        for figure in found:
+            mean = analysis.arms[name].figures.get(figure)
+            less = beside.domains.get(figure.removeprefix(DOMAIN)) if beside else None
+            told = f" ({rounded(less.mean, 3, signed=True)})" if less else ""
+            cells.append(f"{rounded(mean.mean, 3)}{told}" if mean else NONE)
+        rows.append([name, *cells])
+    header = ["arm", *(figure.removeprefix(DOMAIN) for figure in found)]
+    note = (
+        "Bits per byte of each domain of the held-out text, less is better: means over seeds, and in "
+        f"brackets the mean difference to {analysis.baseline}, paired by seed. Described, not tested."
+    )
     return Sheet("domains", "Bits per byte by domain", note, header, rows, in_terminal=False)
 
 
@@ -32,26 +43,47 @@ def experts(analysis: Analysis, names: Sequence[str]) -> Sheet:
             continue
         widths = arm.texts["widths"].split()
         shares = [arm.figures.get(f"share/{group}") for group in range(len(widths))]
-        pairs = [f"{width}: {100 * one.mean:.1f}%" for width, one in zip(widths, shares, strict=True) if one]
+        known = [(width, f"{100 * one.mean:.1f}%") for width, one in zip(widths, shares, strict=True) if one]
+        if len(set(widths)) == 1:
+            shown = f"{widths[0]}: {', '.join(share for _, share in known)}" if known else NONE
+        else:
+            shown = ", ".join(f"{width}: {share}" for width, share in known) or NONE
         figures = ("mean_width", "idle_experts", "max_violation", "load_variation")
+        # Of one group there is nothing to choose.
+        groups = _spread(analysis, name, "group_entropy") if len(widths) > 1 else NONE
         rows.append(
             [
-                *(name, ", ".join(pairs) or NONE),
-                *(
-                    _spread(analysis, name, figure)
-                    for figure in (*figures, "group_entropy", "expert_entropy")
-                ),
+                *(name, shown, *(_spread(analysis, name, figure) for figure in figures), groups),
+                _spread(analysis, name, "expert_entropy"),
             ]
         )
     header = ["arm", "share of rows by width", "mean width", "idle experts", "MaxVio"]
     header += ["variation of load", "entropy of groups", "entropy of experts"]
     note = (
         "Of the last validation: shares of rows (a token at one of its experts) that the experts of each "
-        "width computed; their mean width; experts, over all layers, that no token chose; the largest load "
-        "over the mean, less 1, in the worst layer; deviation of loads over their mean; entropy, 1 where "
-        f"choices are even. {_DEVIATION}"
+        "width, or, where widths are equal, of each group computed; their mean width, to be compared between "
+        "arms with as many experts for a token; experts, over all layers, that no token chose; the largest "
+        "load over the mean, less 1, in the worst layer; deviation of loads over their mean; entropy, 1 "
+        f"where choices are even. {_DEVIATION}"
     )
     return Sheet("experts", "Experts", note, header, rows, frozenset({1}), in_terminal=False)
+
+
+def ranks(analysis: Analysis, names: Sequence[str]) -> Sheet:
+    """A row for each arm with experts, a column for each placement: how even the work of ranks would be."""
+    found = _figures(analysis, names, BUSIEST)
+    rows = [
+        [name, *(_spread(analysis, name, figure) for figure in found)]
+        for name in names
+        if any(figure in analysis.arms[name].figures for figure in found)
+    ]
+    header = ["arm", *(figure.removeprefix(BUSIEST) for figure in found)]
+    note = (
+        f"The routing of each training replayed on {RANKS} ranks, which hold as many experts each: FLOPs of "
+        "the busiest rank over the mean of all, in each step of the last tenth, mean over steps; 1 is even. "
+        f"Columns are placements of experts on ranks. {_DEVIATION}"
+    )
+    return Sheet("ranks", f"Busiest of {RANKS} ranks", note, header, rows, in_terminal=False)
 
 
 def losses(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -105,10 +137,10 @@ def training(analysis: Analysis, names: Sequence[str]) -> Sheet:
         arm = analysis.arms[name]
         tokens, seconds = (arm.figures.get(figure) for figure in ("tokens", "seconds"))
         match = arm.figures.get("match_difference")
-        matched = arm.texts["match"] and f"{arm.texts['match']}, {100 * match.mean:+.2f}%" if match else ""
+        matched = f"{arm.texts['match']}, {rounded(100 * match.mean, 2, signed=True)}%" if match else NONE
         rows.append(
             [
-                *(name, arm.texts["arch"], arm.texts["widths"] or NONE, matched or NONE),
+                *(name, arm.texts["arch"], arm.texts["widths"] or NONE, matched),
                 f"{tokens.mean:,.0f}" if tokens else NONE,
                 digits(seconds.mean / 60 if seconds else None),
                 *(_spread(analysis, name, "tokens_per_second"), arm.texts["revision"] or NONE),

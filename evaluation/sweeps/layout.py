@@ -3,8 +3,9 @@
 A cell's bits per byte are what its arm gives, plus what its seed and data give, plus noise: the additive
 model of randomised blocks (Fisher, The Design of Experiments, 1935). What least squares leave over tells the
 noise with many more degrees of freedom than the seeds of one pair have: (arms - 1)(seeds - 1) in a complete
-sweep. The price is an assumption, that all arms are equally noisy; where they are not, too many or too few
-differences are found.
+sweep. The price is an assumption, that all arms are equally noisy, each by itself; where they are not, too
+many or too few differences are found. Arms that are one training at first, until a loss is switched on, have
+part of their noise in common: they count once.
 
 Shape suffixes: C cells, K arms and blocks.
 """
@@ -55,9 +56,11 @@ def noise_of(study: Study) -> Noise | None:
     """The noise of a sweep; None where arms and seeds explain all, as one seed or one arm does.
 
     Cells are of one block if they have one seed and learned from as many tokens of the same data. Arms that
-    share cells count once.
+    share cells, or are one training at first, count once.
     """
-    cells = list({cell.id: cell for cell in study.cells if QUALITY in cell.figures}.values())
+    kept = _independent(study)
+    told = [cell for cell in study.cells if QUALITY in cell.figures and cell.arm in kept]
+    cells = list({cell.id: cell for cell in told}.values())
     if not cells:
         return None
     arms = [cell.arm for cell in cells]
@@ -72,6 +75,21 @@ def noise_of(study: Study) -> Noise | None:
         return None
     deviation = math.sqrt(math.fsum((bits_C - design_CK @ given_K) ** 2) / freedom)
     return Noise(steady(deviation), freedom) if deviation > _NONE else None
+
+
+def _independent(study: Study) -> list[str]:
+    """Arms, without those whose first validation is that of an earlier arm, to the last digit."""
+    first: dict[str, set[tuple[int, float, float]]] = defaultdict(set)
+    begun = set()
+    for point in study.curves:  # by rising tokens; the untrained model tells nothing
+        if point.tokens and (point.arm, point.seed) not in begun:
+            begun.add((point.arm, point.seed))
+            first[point.arm].add((point.seed, point.tokens, point.bits_per_byte))
+    kept: list[str] = []
+    for arm in study.arms:
+        if not any(first[arm] & first[other] for other in kept):
+            kept.append(arm)
+    return kept
 
 
 def pooled(study: Study, pairs: Pairs, found: Estimate | None, noise: Noise | None) -> Pooled | None:

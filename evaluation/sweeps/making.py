@@ -53,9 +53,10 @@ def report_sweep(config: ReportConfig) -> SweepOutcome:
     from evaluation.sweeps.analysis import analyse
     from evaluation.sweeps.charts import charts
     from evaluation.sweeps.terminal import render
-    from evaluation.sweeps.writing import PAGE, renew_document, write_report
+    from evaluation.sweeps.writing import PAGE, pairs_of_document, renew_document, write_report
 
-    analysis = analyse(study)
+    asked = pairs_of_document(Path(config.document), study) if config.document is not None else None
+    analysis = analyse(study, asked)
     drawn = charts(study, analysis)
     result = _result(study, analysis)
     result["charts"] = [chart.name for chart in drawn]

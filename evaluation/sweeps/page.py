@@ -16,7 +16,7 @@ _SECTIONS = {
     "effects": ("Effects", ("effects", "levels", "family_"), ("family_",)),
     "cost": ("Cost", ("costs", "changes"), ("pareto_",)),
     "curves": ("Over the training", (), ("learning_curves", "difference_curves", "active_curves")),
-    "experts": ("Experts and domains", ("experts", "domains"), ()),
+    "experts": ("Experts and domains", ("experts", "ranks", "domains"), ()),
     "cells": ("Each training", ("cells", "losses", "training"), ()),
 }
 """By anchor: heading, names of tables and of charts, or what they begin with."""

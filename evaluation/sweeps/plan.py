@@ -48,6 +48,10 @@ class Plan:
     """By factor, pairs of the arm with it and the arm without it."""
     cells: list[PlannedCell]
 
+    def ids(self, arm: str) -> list[str]:
+        """Of the cells of an arm, seed by seed: arms with the same ones are one design."""
+        return [cell.id for cell in self.cells if cell.arm == arm]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"format": FORMAT, **asdict(self)}

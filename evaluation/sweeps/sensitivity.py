@@ -36,13 +36,12 @@ class Power:
 
     seeds: int
     """That most arms have in common with the baseline; of two numbers as frequent the larger."""
-    noise: Noise
     deviation: float
-    """Of a paired difference between seeds, as the noise tells: √2 times it."""
+    """Of a paired difference between seeds, as the noise of a training tells: √2 times it."""
     alone: Sensitivity
     """One paired t test by its own seeds."""
     corrected: Sensitivity
-    """The same, the first of as many as there are arms to pass Holm's correction."""
+    """The same, the first of all tests of the analysis to pass Holm's correction."""
     pooled: Sensitivity
     """As `corrected`, with the noise of all arms together."""
 
@@ -69,7 +68,6 @@ def power_of(beside: Iterable[Comparison], noise: Noise | None) -> Power | None:
 
     return Power(
         seeds=seeds,
-        noise=noise,
         deviation=deviation,
         alone=sensitivity(seeds - 1, 1),
         corrected=sensitivity(seeds - 1, tests),

@@ -7,6 +7,7 @@ from itertools import combinations
 
 from evaluation.benchmarks.figures import NONE, digits, probability
 from evaluation.sweeps.analysis import Analysis, Levels
+from evaluation.sweeps.cells import QUALITY
 from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.pairing import Estimate, not_comparable, of_arm, same_training
 from evaluation.sweeps.study import FAILED, UNFINISHED, Study
@@ -15,7 +16,6 @@ from evaluation.sweeps.wording import (
     BETTER_POOLED,
     BITS,
     NOT_SHOWN,
-    SAME,
     SHOWN,
     WORSE,
     WORSE_POOLED,
@@ -44,11 +44,14 @@ def summary(study: Study) -> str:
     plan = study.plan
     tokens = sorted({cell.figures["tokens"] for cell in study.cells})
     each = " to ".join(f"{number:,.0f}" for number in dict.fromkeys([*tokens[:1], *tokens[-1:]]))
-    revisions = sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
+    revisions = _revisions(study)
     at = f", at revision{'s' * (len(revisions) > 1)} {', '.join(revisions)}" if revisions else ""
     seeds = f"of {len(plan.arms)} arms with seeds {', '.join(map(str, plan.seeds))}"
     trained = f"; {each} training tokens each{at}" if tokens else ""
-    return f"{plan.name}: {len(study.cells)} of {len(plan.cells)} cells are finished, {seeds}{trained}."
+    done = f"{plan.name}: {len(study.cells)} of {len(plan.cells)} cells are finished, {seeds}{trained}."
+    if study.lacking(plan.arms) == UNFINISHED:
+        done += " No difference is judged before all planned seeds of its arms are finished."
+    return done
 
 
 def finding(study: Study, one: Comparison) -> str:
@@ -95,7 +98,8 @@ def quality_sentence(one: Comparison, what: str) -> str:
 def power_sentence(analysis: Analysis) -> str:
     """The smallest difference that the sweep could show, or why none is told."""
     found, base = analysis.power, analysis.baseline
-    if found is not None:
+    if found is not None and analysis.noise is not None:
+        freedom = analysis.noise.freedom
         least = f"{digits(found.alone.detectable)} by one paired t test"
         if found.corrected.tests > 1:
             least += (
@@ -104,8 +108,8 @@ def power_sentence(analysis: Analysis) -> str:
                 "noise of all arms together"
             )
         return (
-            f"Trainings have a noise of {digits(found.noise.deviation)} {BITS} beside what arm and seed "
-            f"give ({found.noise.freedom} degrees of freedom), so that paired differences deviate by "
+            f"Trainings have a noise of {digits(analysis.noise.deviation)} {BITS} beside what arm and seed "
+            f"give ({freedom} degree{'s' * (freedom > 1)} of freedom), so that paired differences deviate by "
             f"{digits(found.deviation)} between seeds. With 80% power {found.seeds} seeds show true "
             f"differences to {base} of {least}; smaller ones are missed more often."
         )
@@ -145,17 +149,15 @@ def answers(study: Study, analysis: Analysis) -> list[dict[str, str]]:
         said[f"{one.name}: what does it do?"] = quality_sentence(one, pairs_text(one.pairs))
     said |= {f"{family.name}: what does it do?": family_sentence(family) for family in analysis.families}
     found = [arm.beside_baseline for arm in analysis.arms.values() if arm.beside_baseline is not None]
-    told = {
-        wanted: [one.name for one in found if verdict(one) == wanted] for wanted in (*SHOWN, NOT_SHOWN, SAME)
-    }
-    rest = len(found) - sum(map(len, told.values()))
+    told: dict[str, list[str]] = {wanted: [] for wanted in (*SHOWN, NOT_SHOWN)}
+    for one in found:
+        told.setdefault(verdict(one), []).append(one.name)
+    untested = [f"; {why}: {listed(names)}" for why, names in told.items() if why not in (*SHOWN, NOT_SHOWN)]
     said[f"Which arms differ from {analysis.baseline}?"] = (
         f"After Holm's correction better: {', '.join(told[BETTER]) or 'none'}; worse: "
         f"{', '.join(told[WORSE]) or 'none'}; if noise is equal, also better: "
         f"{', '.join(told[BETTER_POOLED]) or 'none'}; worse: {', '.join(told[WORSE_POOLED]) or 'none'}; of "
-        f"{len(told[NOT_SHOWN])} others these seeds do not tell"
-        + (f"; the same training: {', '.join(told[SAME])}" if told[SAME] else "")
-        + (f"; not tested, for want of two paired seeds that differ: {rest}." if rest else ".")
+        f"{len(told[NOT_SHOWN])} others these seeds do not tell{''.join(untested)}."
     )
     return [{"question": question, "answer": answer} for question, answer in said.items()]
 
@@ -180,7 +182,7 @@ def remarks(study: Study, analysis: Analysis) -> list[str]:
                 f"{first} and {second} are not paired at {_seeds(seeds)}: they read "
                 "other data, another order of it, or another number of tokens."
             )
-    revisions = sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
+    revisions = _revisions(study)
     if len(revisions) > 1:
         said.append(f"Cells were trained at several revisions: {', '.join(revisions)}.")
     if any(revision.endswith("+") for revision in revisions):
@@ -214,7 +216,15 @@ def _unfinished(study: Study) -> list[str]:
             short_reason = reason if len(reason) <= _REASON else f"{reason[:_REASON]}…"
             because = f": {short_reason.rstrip('.')}" if reason else ""
             said.append(f"{arm}: {_seeds(failed)} {told}{because}.")
+        diverged = [seed for seed, cell in study.of(arm).items() if QUALITY not in cell.figures]
+        if diverged:
+            verb = "has" if len(diverged) == 1 else "have"
+            said.append(f"{arm}: {_seeds(diverged)} {verb} ended without finite bits per byte.")
     return said
+
+
+def _revisions(study: Study) -> list[str]:
+    return sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -227,14 +237,18 @@ def _difference(one: Comparison, found: Estimate) -> str:
     if found.low is None:
         return f"{change(found)} ({said})."
     mean = change(found).partition(" ")[0]
-    own = f"paired over {found.seeds} seeds, {_ends(found)}, {_p(found.p)}"
-    if one.p_holm != found.p:
-        own += f", after Holm's correction for {one.tests} tests {probability(one.p_holm)}"
+    own = f"paired over {found.seeds} seeds, {_ends(found)}"
+    if one.p_holm is not None:
+        own += f", {_p(found.p)}"
+        if one.p_holm != found.p:
+            own += f", after Holm's correction for {one.tests} tests {probability(one.p_holm)}"
     if one.pooled is not None:
         all_ = Estimate(found.by_seed, found.mean, None, one.pooled.low, one.pooled.high, None)
-        own += f"; with the noise of all arms {_ends(all_)}, {_p(one.pooled.p)}"
-        if one.p_pooled != one.pooled.p:
-            own += f", corrected {probability(one.p_pooled)}"
+        own += f"; with the noise of all arms {_ends(all_)}"
+        if one.p_pooled is not None:
+            own += f", {_p(one.pooled.p)}"
+            if one.p_pooled != one.pooled.p:
+                own += f", corrected {probability(one.p_pooled)}"
     return f"{mean} ({own}): {said}."
 
 

@@ -16,6 +16,7 @@ from evaluation.sweeps.wording import (
     change,
     interval,
     pairs_text,
+    percent_change,
     percentage,
     seeds_text,
     short,
@@ -24,9 +25,11 @@ from evaluation.sweeps.wording import (
 
 _SIZES = ("total_parameters", "active_measured")
 _CHANGES = (*_SIZES, "flops_measured")
+_SPEED = "tokens_per_second"
 INTERVALS = "In brackets: 95% t intervals over seeds."
-_P = ("p, Holm", "p, pooled")
-_ONCE = "a difference that is tested in several tables has one p, of the first of them"
+_JUDGED = ("p, Holm", "pooled (95%)", "p, pooled", "finding")
+_NOT_JUDGED = 1 + len(_JUDGED)
+"""Cells of an arm that is not compared."""
 
 
 def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -45,17 +48,17 @@ def arms(analysis: Analysis, names: Sequence[str]) -> Sheet:
                     *(short(means.get(figure)) for figure in _SIZES),
                 ),
                 interval(arm.figures.get(QUALITY)),
-                *(_judged(beside) if beside else [NONE] * 4),
+                *(_judged(beside) if beside else [NONE] * _NOT_JUDGED),
             ]
         )
     header = ["arm", "seeds", *(WORDS[figure] for figure in _SIZES)]
-    header += [f"{BITS} (95%)", f"less {base} (95%)", *_P, "finding"]
+    header += [f"{BITS} (95%)", f"less {base} (95%)", *_JUDGED]
     note = (
         f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed: "
         "arms of different seeds are compared by them, not by their means. Active parameters are measured "
-        f"over the last tenth of the training. {_p_note(analysis)} Both are corrected for all arms."
+        f"over the last tenth of the training. {_p_note(analysis)}"
     )
-    return Sheet("arms", "Arms", note, header, rows, frozenset({1, 8}), in_terminal=False)
+    return Sheet("arms", "Arms", note, header, rows, frozenset({1, 9}), in_terminal=False)
 
 
 def quality(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -66,17 +69,16 @@ def quality(analysis: Analysis, names: Sequence[str]) -> Sheet:
         row = [_named(analysis, name), seeds_text(_seeds(arm)), interval(arm.figures.get(QUALITY))]
         beside = arm.beside_baseline
         if beside is None:
-            row += [""] * 6
+            row += [""] * (1 + _NOT_JUDGED)
         else:
-            difference, p_holm, p_pooled, finding = _judged(beside)
-            own = probability(beside.quality.p if beside.quality else None)
-            row += [difference, own, p_holm, _pooled_interval(beside), p_pooled, finding]
+            difference, *judged = _judged(beside)
+            own = beside.quality.p if beside.quality and beside.p_holm is not None else None
+            row += [difference, probability(own), *judged]
         rows.append(row)
-    header = ["arm", "seeds", f"{BITS} (95%)", f"less {analysis.baseline} (95%)", "p", _P[0]]
-    header += ["pooled interval", _P[1], "finding"]
+    header = ["arm", "seeds", f"{BITS} (95%)", f"less {analysis.baseline} (95%)", "p", *_JUDGED]
     note = (
         f"Bits per byte of held-out text, less is better. {INTERVALS} Differences are paired by seed (paired "
-        f"t test). {_p_note(analysis)} Both are corrected for all arms."
+        f"t test). {_p_note(analysis)}"
     )
     return Sheet("quality", "Quality", note, header, rows, frozenset({1, 8}))
 
@@ -87,7 +89,7 @@ def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
     for name in names:
         arm = analysis.arms[name]
         cells = [_named(analysis, name)]
-        for figure in COSTS:
+        for figure in (*COSTS, _SPEED):
             found = arm.figures.get(figure)
             shown = short(found.mean if found else None)
             told = arm.beside_baseline.costs.get(figure) if arm.beside_baseline else None
@@ -95,9 +97,9 @@ def costs(analysis: Analysis, names: Sequence[str]) -> Sheet:
         rows.append(cells)
     note = (
         f"Means over seeds; in brackets the change against {analysis.baseline}. Measured: over the last "
-        "tenth of the training. Speed depends on what else the machine did."
+        "tenth of the training. Speed is not compared: it depends on what else the machine did."
     )
-    return Sheet("costs", "Cost", note, ["arm", *(WORDS[figure] for figure in COSTS)], rows)
+    return Sheet("costs", "Cost", note, ["arm", *(WORDS[figure] for figure in (*COSTS, _SPEED))], rows)
 
 
 def changes(analysis: Analysis, names: Sequence[str]) -> Sheet:
@@ -118,7 +120,6 @@ def comparisons(
     title: str,
     found: Sequence[Comparison],
     first: str,
-    over: str = "for all of this table",
 ) -> Sheet:
     """A row for each comparison: what it compares, quality and cost; none where no two arms are paired.
 
@@ -126,28 +127,25 @@ def comparisons(
         analysis: of the sweep.
         name: of the sheet.
         title: of the sheet.
-        found: of one family of tests.
+        found: the comparisons.
         first: heading of the first column.
-        over: what that family is.
     """
     rows = [
         [
             *(one.name, pairs_text(one.pairs), seeds_text(one.quality.by_seed if one.quality else ())),
             *_judged(one),
-            *(percentage(one.costs.get(figure)) for figure in _SIZES),
+            *(percent_change(one.costs.get(figure)) for figure in _SIZES),
         ]
         for one in found
         if any(other.quality is not None for other in found)
     ]
-    header = [first, "compared", "seeds", f"{BITS} (95%)", *_P, "finding"]
-    header += [WORDS[figure] for figure in _SIZES]
-    words = {1, 2, 6}
+    header = [first, "compared", "seeds", f"{BITS} (95%)", *_JUDGED, *(WORDS[figure] for figure in _SIZES)]
+    words = {1, 2, 7}
     if all(row[0] == row[1] for row in rows):  # a name that says it all
-        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {1, 5}
+        header, rows, words = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows], {1, 6}
     note = (
         f"First less second, paired by seed, the mean over pairs; below 0 the first is better. {INTERVALS} "
-        f"{_p_note(analysis)} Both are corrected {over}; {_ONCE}. Cost: change of the first against the "
-        "second."
+        f"{_p_note(analysis)} Cost: change of the first against the second."
     )
     return Sheet(name, title, note, header, rows, frozenset(words))
 
@@ -165,21 +163,21 @@ def levels(analysis: Analysis, family: Levels) -> Sheet:
             [
                 *(f"{value:g}", name, seeds_text(_seeds(analysis.arms[name]))),
                 interval(figures.get(QUALITY)),
-                *(_judged(one) if one else [""] * 4),
+                *(_judged(one) if one else [""] * _NOT_JUDGED),
                 short(active.mean if active else None),
                 change(one.costs.get("active_measured"), percent=True) if one else "",
                 _mean(figures, "mean_width", digits),
             ]
         )
-    header = [family.key, "arm", "seeds", f"{BITS} (95%)", f"less that at {lowest} (95%)", *_P, "finding"]
+    header = [family.key, "arm", "seeds", f"{BITS} (95%)", f"less that at {lowest} (95%)", *_JUDGED]
     header += [WORDS["active_measured"], "change, %", "mean width"]
     note = (
         f"{INTERVALS} Differences and changes are against {family.key}={lowest}, paired by seed: levels of "
-        f"different seeds are compared by them, not by their means. {_p_note(analysis)} Both are corrected "
-        f"for all levels; {_ONCE}. Active parameters: over the last tenth of the training; mean width of the "
-        "experts that computed a row, over all layers: in the last validation."
+        f"different seeds are compared by them, not by their means. {_p_note(analysis)} Active parameters: "
+        "over the last tenth of the training; mean width of the experts that computed a row, over all "
+        "layers: in the last validation."
     )
-    return Sheet(f"family_{family.name}", family.name, note, header, rows, frozenset({1, 2, 7}))
+    return Sheet(f"family_{family.name}", family.name, note, header, rows, frozenset({1, 2, 8}))
 
 
 def powers(analysis: Analysis) -> Sheet:
@@ -211,8 +209,9 @@ def powers(analysis: Analysis) -> Sheet:
 
 
 def _judged(one: Comparison) -> list[str]:
-    """Difference, both p and the finding."""
-    return [change(one.quality), probability(one.p_holm), probability(one.p_pooled), verdict(one)]
+    """Difference, both p, the interval of the second, and the finding."""
+    pooled = _pooled_interval(one), probability(one.p_pooled)
+    return [change(one.quality), probability(one.p_holm), *pooled, verdict(one)]
 
 
 def _pooled_interval(one: Comparison) -> str:
@@ -224,12 +223,13 @@ def _pooled_interval(one: Comparison) -> str:
 
 def _p_note(analysis: Analysis) -> str:
     """What the two columns of p say."""
-    by_itself = "p, Holm: by the deviation of each difference itself."
     if analysis.noise is None:
-        return f"{by_itself} Pooled: not known, as no two arms have two seeds in common that differ."
+        return "Pooled: not known, as no two arms have two seeds in common that differ."
+    freedom = analysis.noise.freedom
     return (
-        f"{by_itself} Pooled: by the noise of all arms together ({analysis.noise.freedom} degrees of "
-        "freedom), which mostly finds smaller differences, and holds only if all arms are equally noisy."
+        "p, Holm: by the deviation of each difference itself; pooled: by the noise of all arms together "
+        f"({freedom} degree{'s' * (freedom > 1)} of freedom), if all are equally noisy; both p corrected for "
+        "all tests of the page, intervals for none."
     )
 
 

@@ -40,6 +40,8 @@ def over(found: Estimate, seeds: Sequence[int]) -> tuple[Estimate, bool]:
 
 def seeds_note(seeds: Sequence[int]) -> str:
     """Which seeds means are over, and what is drawn hollow."""
+    if not seeds:
+        return "No seed is common to half of them: all are hollow, over the seeds they have."
     if len(seeds) == 1:
         return f"All are of seed {seeds[0]} alone, so that marks are hollow and none has an interval."
     told = ", ".join(map(str, seeds))

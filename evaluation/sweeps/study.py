@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from evaluation.sweeps.cells import Cell, CurvePoint
+from evaluation.sweeps.cells import QUALITY, Cell, CurvePoint
 from evaluation.sweeps.families import Family
 from evaluation.sweeps.plan import Plan
 
@@ -37,6 +38,20 @@ class Study:
     def of(self, arm: str) -> dict[int, Cell]:
         """The finished cells of an arm by seed."""
         return {cell.seed: cell for cell in self.cells if cell.arm == arm}
+
+    def lacking(self, arms: Collection[str]) -> str:
+        """What their planned seeds lack.
+
+        Returns:
+            `UNFINISHED` if one is still to be trained, else `FAILED` if one has no bits per byte, else "".
+        """
+        known = {(cell.arm, cell.seed) for cell in self.cells if QUALITY in cell.figures}
+        planned = {(cell.arm, cell.seed) for cell in self.plan.cells if cell.arm in arms}
+        lost = {(one.arm, one.seed) for one in self.unfinished if one.state != UNFINISHED}
+        lost |= {(cell.arm, cell.seed) for cell in self.cells}
+        if planned - known - lost:
+            return UNFINISHED
+        return FAILED if planned - known else ""
 
     @property
     def arms(self) -> list[str]:

@@ -14,16 +14,18 @@ from evaluation.benchmarks.sheet import Sheet
 from evaluation.benchmarks.terminal import point, sheet_table
 from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.blocks import all_sheets
+from evaluation.sweeps.wording import BITS, WORDS
 
-_NARROW = {
-    "quality": (0, 2, 3, 8),
-    "costs": (0, 1, 3, 4, 5),
-    "effects": (0, 3, 4, 5, 6),
-    "levels": (0, 3, 4, 5, 6),
-    "family_": (0, 4, 7, 8),
-    "power": (0, 1, 3, 6, 7),
+_SIZES = (WORDS["total_parameters"], WORDS["active_measured"])
+_LEFT_OUT = {
+    "quality": ("seeds", "p"),
+    "costs": (WORDS["active_expected"],),
+    "effects": ("compared", "seeds", "pooled (95%)", *_SIZES),
+    "levels": ("compared", "seeds", "pooled (95%)", *_SIZES),
+    "family_": ("arm", "seeds", BITS, "p, Holm", "pooled (95%)", "p, pooled", "change", "mean width"),
+    "power": ("degrees", "seeds for 0.1", "seeds for 0.05", "seeds for 0.005", "seeds for 0.002"),
 }
-"""Columns of wide tables, by what their names begin with, that a terminal has room for."""
+"""Columns of wide tables, by what their names begin with, that a terminal has no room for."""
 
 
 def render(analysis: Analysis, result: Mapping[str, Any]) -> RenderableType:
@@ -50,9 +52,10 @@ def render(analysis: Analysis, result: Mapping[str, Any]) -> RenderableType:
 
 def narrowed(sheet: Sheet) -> Sheet:
     """The columns that a terminal has room for."""
-    kept = next((columns for name, columns in _NARROW.items() if sheet.name.startswith(name)), None)
-    if kept is None:
+    left_out = next((some for name, some in _LEFT_OUT.items() if sheet.name.startswith(name)), None)
+    if left_out is None:
         return sheet
+    kept = [place for place, heading in enumerate(sheet.header) if not heading.startswith(left_out)]
     rows = [[row[column] for column in kept] for row in sheet.rows]
     words = frozenset(place for place, column in enumerate(kept) if column in sheet.words)
     return replace(sheet, header=[sheet.header[column] for column in kept], rows=rows, words=words)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from evaluation.benchmarks.figures import NONE, with_interval
+from evaluation.benchmarks.figures import NONE, rounded, with_interval
 from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.pairing import Estimate, Pairs
+from evaluation.sweeps.study import UNFINISHED
 
 SIGNIFICANT = 0.05
 BITS = "bits per byte"
 UNPAIRED, SAME, ONE_SEED = "not paired", "the same training", "one seed tells nothing"
+WAITING, LOST = "not all seeds yet", "a seed has failed"
 NO_SPREAD, NOT_SHOWN = "equal in all seeds, no test", "not shown"
 BETTER, WORSE = "better", "worse"
 BETTER_POOLED, WORSE_POOLED = "better (pooled)", "worse (pooled)"
@@ -25,6 +27,8 @@ WORDS = {
     "tokens_per_second": "tokens per second",
 }
 """Headings of figures of cost."""
+_PLACES = 4
+"""Decimals of bits per byte that have no interval."""
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
@@ -40,6 +44,8 @@ def short(value: float | None) -> str:
 
 def interval(found: Estimate | None) -> str:
     """`2.131 (2.120 to 2.142)`."""
+    if found is not None and found.low is None:
+        return rounded(found.mean, _PLACES)
     return NONE if found is None else with_interval(found.mean, found.low, found.high)
 
 
@@ -47,16 +53,20 @@ def change(found: Estimate | None, *, percent: bool = False) -> str:
     """`+0.012 (−0.004 to +0.028)`."""
     if found is None:
         return NONE
+    if found.low is None and not percent:
+        return rounded(found.mean, _PLACES, signed=True)
     return with_interval(found.mean, found.low, found.high, percent=percent, signed=True)
 
 
 def percentage(found: Estimate | None) -> str:
     """`−18.3%`: a relative change without its interval."""
-    return NONE if found is None else f"{100 * found.mean:+.1f}%".replace("-", "\N{MINUS SIGN}")
+    return NONE if found is None else rounded(100 * found.mean, 1, signed=True) + "%"
 
 
 def percent_change(found: Estimate | None) -> str:
-    """`−5.4% (−7.6% to −3.3%)`."""
+    """`−5.4% (−7.6% to −3.3%)`; the mean alone where there is no interval."""
+    if found is None or found.low is None:
+        return percentage(found)
     return re.sub(r"([\d.]+)", r"\1%", change(found, percent=True))
 
 
@@ -85,10 +95,12 @@ def listed(names: Sequence[object]) -> str:
 
 def verdict(found: Comparison) -> str:
     """Whether quality is better, worse, the same by construction, or not shown to differ, by corrected p."""
-    if found.quality is None:
-        return UNPAIRED
     if found.same:
         return SAME
+    if found.lacking:
+        return WAITING if found.lacking == UNFINISHED else LOST
+    if found.quality is None:
+        return UNPAIRED
     if found.quality.seeds < 2:
         return ONE_SEED
     if found.quality.low is None:

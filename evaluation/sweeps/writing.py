@@ -18,6 +18,7 @@ from evaluation.sweeps import blocks, document
 from evaluation.sweeps.analysis import Analysis
 from evaluation.sweeps.charts import ALWAYS
 from evaluation.sweeps.page import as_page
+from evaluation.sweeps.pairing import Pairs
 from evaluation.sweeps.storing import save_study, study_texts
 from evaluation.sweeps.study import Study
 from mohge.errors import UserError
@@ -68,6 +69,23 @@ def write_report(
     write_json_atomically(folder / RESULTS, result)
 
 
+def pairs_of_document(path: Path, study: Study) -> dict[str, Pairs]:
+    """The pairs of arms that a document asks for, wherever they stand, for `analyse`.
+
+    Raises:
+        UserError: it cannot be read, or one of its pairs is none.
+    """
+    pairs: dict[str, Pairs] = {}
+
+    def collect(kind: str, name: str, given: list[str]) -> str:
+        if name in blocks.PAIRS:
+            pairs.update(blocks.pairs_named(study, given))
+        return ""
+
+    document.renewed(path, document.read_document(path), collect)
+    return pairs
+
+
 def renew_document(
     path: Path, study: Study, analysis: Analysis, charts: Sequence[Chart], *, check: bool
 ) -> list[str]:
@@ -76,7 +94,7 @@ def renew_document(
     Args:
         path: of the Markdown file.
         study: the sweep.
-        analysis: of it.
+        analysis: of it, with `pairs_of_document`.
         charts: that figures are made of.
         check: write nothing.
 
@@ -92,23 +110,12 @@ def renew_document(
     wanted = document.figures_of(path, text)
     document.check_figures(path, wanted, [*by_name, *(name for name in ALWAYS if name not in by_name)])
 
-    pairs: list[str] = []
-
-    def collect(kind: str, name: str, given: list[str]) -> str:
-        if name in blocks.PAIRS:
-            blocks.asked_for(study, analysis, given)  # a pair that is none is told where it stands
-            pairs.extend(given)
-        return ""
-
-    document.renewed(path, text, collect)
-    asked = blocks.asked_for(study, analysis, pairs)
-
     def make(kind: str, name: str, given: list[str]) -> str:
         if kind == "table":
-            return table_markdown(blocks.table(study, asked, name, given))
+            return table_markdown(blocks.table(study, analysis, name, given))
         if name == "note":
             return _notes(by_name, given)
-        return blocks.sentence(study, asked, name, given)
+        return blocks.sentence(study, analysis, name, given)
 
     new, changed = document.renewed(path, text, make)
     figures = {name: _figure(by_name.get(name)) for name in wanted}

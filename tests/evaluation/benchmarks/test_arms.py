@@ -145,6 +145,27 @@ def test_an_unknown_baseline_is_refused(tmp_path):
         baselines_of(arms, "hmoe")
 
 
+def test_a_word_for_several_configurations_is_refused(tmp_path):
+    """The standard MoE, the same shrunk to MoHGE's total, and MoHGE: the order must not decide."""
+    moe = {"arch": "moe", "run": "/runs/moe"}
+    shrunk = {"arch": "moe", "run": "/runs/shrunk", "parameters": {"total": 3.2e6, "active": 1.3e6}}
+    arms = arms_of(made(tmp_path, moe, {**shrunk, "checkpoint": "/c"}, {"run": "/runs/mohge"}))
+    for word in ("moe", "nano-moe-seed1"):
+        with pytest.raises(
+            UserError,
+            match=f"baseline={word} means /runs/moe as well as /runs/shrunk, .*: give the folder of one run",
+        ):
+            baselines_of(arms, word)
+    first, second, mohge = (arm.name for arm in arms)
+    assert baselines_of(arms, "/runs/moe") == {first: None, second: first, mohge: first}
+    assert baselines_of(arms, second) == {first: second, second: None, mohge: second}
+
+
+def test_a_word_for_several_seeds_is_one_baseline(tmp_path):
+    arms = arms_of(made(tmp_path, {"arch": "moe", "seed": 1}, {"arch": "moe", "seed": 2}, {}))
+    assert baselines_of(arms, "moe") == {"moe": None, "mohge": "moe"}
+
+
 def test_each_size_has_its_own_baseline(tmp_path):
     sizes = [
         {"arch": arch, "model": model, "name": f"{model}-{arch}"}
@@ -152,7 +173,8 @@ def test_each_size_has_its_own_baseline(tmp_path):
         for arch in ("moe", "mohge")
     ]
     arms = arms_of(made(tmp_path, *sizes))
-    assert baselines_of(arms, None) == {
+    assert baselines_of(arms, None) == baselines_of(arms, "moe")
+    assert baselines_of(arms, "moe") == {
         "moe nano": None,
         "mohge nano": "moe nano",
         "moe tiny": None,

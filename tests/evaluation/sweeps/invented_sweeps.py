@@ -61,7 +61,10 @@ def write_cell(
     git = {"git": {"revision": "a3cd300aa5b8c1", "dirty": False}}
     (folder / "environment.json").write_text(json.dumps(git))
     (folder / "data.json").write_text(json.dumps({"fingerprint": "f00d"}))
-    for name, rows in (("metrics.jsonl", metrics), ("routing.jsonl", routing)):
+    files = {"metrics.jsonl": metrics, "routing.jsonl": routing}
+    if routing:
+        files["routing_steps.jsonl"] = routing
+    for name, rows in files.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -4,8 +4,8 @@ import pytest
 from scipy import stats
 
 from evaluation.benchmarks.figures import NONE
-from evaluation.sweeps.analysis import analyse, asking
-from evaluation.sweeps.blocks import asked_for, sentence, table
+from evaluation.sweeps.analysis import analyse
+from evaluation.sweeps.blocks import pairs_named, sentence, table
 from evaluation.sweeps.cells import Cell
 from evaluation.sweeps.charts import charts
 from evaluation.sweeps.families import Family
@@ -41,7 +41,10 @@ def study(cells, *, contrasts=None, factors=None, of=None, families=(), unfinish
             for arm in arms
         },
         "contrasts": contrasts or {},
-        "cells": [{"id": "x", "arm": one.arm, "seed": one.seed} for one in [*cells, *unfinished]],
+        "cells": [
+            {"id": getattr(one, "id", f"{one.arm}-{one.seed}"), "arm": one.arm, "seed": one.seed}
+            for one in [*cells, *unfinished]
+        ],
     }
     return Study(parse_plan(plan, "sweep.json"), list(cells), list(unfinished), list(families), [])
 
@@ -167,42 +170,75 @@ def test_without_the_baseline_there_are_means_and_a_remark():
 
 
 def sentence_of(found, given, name="finding"):
-    return sentence(found, asked_for(found, analyse(found), given), name, given)
+    return sentence(found, analyse(found, pairs_named(found, given)), name, given)
 
 
 def test_a_pair_has_one_p_and_one_verdict_wherever_it_is_shown():
-    """Holm over two contrasts, over two arms beside the baseline, over two pairs and over two levels."""
+    """Two arms beside the baseline, three contrasts, two pairs and two levels are four tests in all."""
     cells = [*arm("moe", MOE), *arm("a", {1: 2.010, 2: 2.111, 3: 2.212}), *arm("b", SIZES)]
     contrasts = {"a": [["b", "a"]], "all": [["a", "moe"]], "two": [["a", "moe"], ["b", "a"]]}
     levels = [(0.0, "a"), (1.0, "b"), (2.0, "moe")]
     found = study(cells, contrasts=contrasts, families=[Family("lr", "lr", levels)])
-    analysis = analyse(found)
+    analysis = analyse(found, {"x": [("a", "moe")], "y": [("b", "a")]})
     beside = analysis.arms["a"].beside_baseline
-    assert beside.p_holm == pytest.approx(2 * beside.quality.p)  # of 0.0033 beside 0.12
-    pairs = {"x": [("a", "moe")], "y": [("b", "a")]}
-    asked = {one.name: one for one in asking(found, analysis, pairs).asked}
-    by_effect = {one.name: one.p_holm for one in analysis.effects}
-    assert asked["x"].p_holm == by_effect["all"] == beside.p_holm
-    pooled = {one.name: one.p_pooled for one in analysis.effects}
-    assert asked["x"].p_pooled == pooled["all"] == beside.p_pooled
-    (alone,) = asking(found, analysis, {"y": [("b", "a")]}).asked
-    assert alone.p_pooled == pooled["a"] == pytest.approx(2 * alone.pooled.p)  # as beside another effect
+    assert beside.tests == 4  # a less moe, b less moe, b less a, and the mean of two of them
+    assert beside.p_holm == pytest.approx(4 * beside.quality.p)
+    asked = {one.name: one for one in analysis.asked}
+    by_effect = {one.name: one for one in analysis.effects}
+    assert asked["x"].p_holm == by_effect["all"].p_holm == beside.p_holm
+    assert asked["x"].p_pooled == by_effect["all"].p_pooled == beside.p_pooled
+    assert asked["y"].p_pooled == by_effect["a"].p_pooled
     assert verdict(asked["x"]) == verdict(beside)
-    assert asked["y"].p_holm == by_effect["a"]
+    assert asked["y"].p_holm == by_effect["a"].p_holm
     against_a = {one.pairs[0]: one.p_holm for one in analysis.families[0].comparisons}
-    assert against_a == {("b", "a"): by_effect["a"], ("moe", "a"): beside.p_holm}
+    assert against_a == {("b", "a"): by_effect["a"].p_holm, ("moe", "a"): beside.p_holm}
 
 
-def test_pairs_that_are_asked_for_are_one_family_of_tests():
+def test_pairs_that_are_asked_for_are_tests_of_the_same_family():
     cells = [*arm("moe", MOE), *arm("a", {1: 2.010, 2: 2.111, 3: 2.212}), *arm("b", SIZES), *arm("c", PLAIN)]
     found = study(cells)
-    alone, both = (
-        asking(found, analyse(found), {str(p): [p] for p in pairs}).asked[0]
-        for pairs in ([("b", "a")], [("b", "a"), ("c", "a")])
+    plain, more = (analyse(found, {str(p): [p] for p in pairs}) for pairs in ([], [("b", "a"), ("c", "a")]))
+    assert [one.arms["a"].beside_baseline.tests for one in (plain, more)] == [3, 5]
+    assert more.arms["a"].beside_baseline.p_holm == pytest.approx(
+        5 * more.arms["a"].beside_baseline.quality.p
     )
-    assert both.p_holm == pytest.approx(2 * alone.p_holm)
     text = sentence_of(found, ["b less a", "c less a"])
-    assert text.count("after Holm's correction for 2 tests") == 2
+    assert text.count("after Holm's correction for 5 tests") == 2
+
+
+def test_nothing_is_judged_before_all_planned_seeds_are_there():
+    """Two seeds of three: the difference is shown, without p or verdict, and counts as a test to come."""
+    waiting = [Unfinished("a", 3, "not finished", "")]
+    cells = [*arm("moe", MOE), *arm("a", {1: 2.010, 2: 2.1101}), *arm("b", SIZES)]
+    found = study(cells, unfinished=waiting)
+    analysis = analyse(found)
+    a, b = (analysis.arms[name].beside_baseline for name in "ab")
+    assert a.quality.p < 0.05 / 2
+    assert (a.p_holm, a.p_pooled, a.detectable, verdict(a)) == (None, None, None, "not all seeds yet")
+    assert b.tests == 2
+    assert b.p_holm == pytest.approx(2 * b.quality.p)
+    text = sentence_of(found, ["a less moe"])
+    assert "p =" not in text
+    assert text.endswith(": not all seeds yet.")
+    (last,) = [one["answer"] for one in answers(found, analysis) if "differ from" in one["question"]]
+    assert last.endswith("; not all seeds yet: a.")
+
+
+@pytest.mark.parametrize("diverged", [True, False])
+def test_an_arm_that_lost_a_seed_is_not_judged(diverged):
+    """The two that are left flatter it: a training that failed was not its best."""
+    cells = [*arm("moe", MOE), *arm("a", {1: 1.91, 2: 2.011}), *arm("b", SIZES)]
+    lost = [] if diverged else [Unfinished("a", 3, "failed", "loss became nan")]
+    if diverged:
+        cells.append(cell("a", 3, 2.1))
+        del cells[-1].figures["bits_per_byte"]
+    found = study(cells, unfinished=lost)
+    analysis = analyse(found)
+    beside = analysis.arms["a"].beside_baseline
+    assert beside.quality.p < 0.05
+    assert (beside.p_holm, verdict(beside)) == (None, "a seed has failed")
+    said = "has ended without finite bits per byte" if diverged else "has failed: loss became nan"
+    assert f"a: seed 3 {said}." in remarks(found, analysis)
 
 
 def test_arms_that_share_their_cells_are_one_test():
@@ -246,8 +282,10 @@ def test_verdicts_say_why_there_is_no_test():
         "late": "not paired",
     }
     last = answers(found, analyse(found))[-1]["answer"]
-    assert "of 1 others these seeds do not tell; the same training: same; not tested" in last
-    assert last.endswith("that differ: 2.")
+    assert last.endswith(
+        "of 1 others these seeds do not tell; the same training: same; one seed tells nothing: one; not "
+        "paired: late."
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,6 +335,43 @@ def test_two_families_of_one_key_have_two_names():
     assert [row[1] for row in table(found, analysis, "family", ["lr of a"]).rows] == ["a", "b", "c"]
     with pytest.raises(UserError, match="family of lr is one of several: choose one of lr of a, lr of d"):
         table(found, analysis, "family", ["lr"])
+
+
+def test_domains_have_their_difference_to_the_baseline():
+    cells = [
+        cell(name, seed, 2.0, **{"bits_per_byte/code": bits})
+        for name, values in (("moe", MOE), ("mohge", MOHGE))
+        for seed, bits in values.items()
+    ]
+    found = study(cells)
+    rows = table(found, analyse(found), "domains", []).rows
+    assert rows == [["moe", "2.100"], ["mohge", "2.120 (+0.020)"]]
+
+
+def test_groups_of_one_width_are_told_apart_and_of_one_group_nothing_is_chosen():
+    shares = {"share/0": 0.25, "share/1": 0.75, "group_entropy": 0.9, "expert_entropy": 0.8}
+    cells = [cell("moe", 1, 2.0, **{"share/0": 1.0}, group_entropy=1.0, expert_entropy=0.7)]
+    for name, widths in (("equal", "96 96"), ("mohge", "48 144")):
+        cells.append(cell(name, 1, 2.0, **shares))
+        cells[-1].texts["widths"] = widths
+    found = study(cells)
+    rows = {row[0]: (row[1], *row[-2:]) for row in table(found, analyse(found), "experts", []).rows}
+    assert rows == {
+        "moe": ("8: 100.0%", NONE, "0.7"),
+        "equal": ("96: 25.0%, 75.0%", "0.9", "0.8"),
+        "mohge": ("48: 25.0%, 144: 75.0%", "0.9", "0.8"),
+    }
+
+
+def test_differences_are_in_the_order_of_the_plan_until_all_are_judged():
+    cells = [*arm("moe", MOE), *arm("b", SIZES), *arm("a", MOHGE)]
+
+    def order(found):
+        (drawn,) = [one for one in charts(found, analyse(found)) if one.name == "differences"]
+        return [row[0] for row in drawn.table.rows if row[1] == "mean"]
+
+    assert order(study(cells)) == ["a", "b"]
+    assert order(study(cells[:-1], unfinished=[Unfinished("a", 3, "not finished", "")])) == ["b", "a"]
 
 
 def test_tables_and_charts_tell_which_seeds_they_are_of():

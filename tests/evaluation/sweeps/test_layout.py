@@ -1,10 +1,13 @@
 """The noise of a sweep and what it says of differences: by hand, against plain tests, and by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_analysis import MOE, MOHGE, PLAIN, SIZES, arm, cell, study
 
 from evaluation.sweeps.analysis import analyse
+from evaluation.sweeps.cells import CurvePoint
 from evaluation.sweeps.layout import noise_of
 from evaluation.sweeps.sentences import power_sentence
 from evaluation.sweeps.wording import SHOWN, verdict
@@ -50,6 +53,22 @@ def test_seeds_of_other_data_are_other_blocks():
 def test_arms_that_share_cells_count_once():
     twins = [cell(name, seed, bits, id=f"t-{seed}") for name in ("a", "b") for seed, bits in MOHGE.items()]
     assert noise_of(study([*arm("moe", MOE), *twins])) == noise_of(study([*arm("moe", MOE), *twins[:3]]))
+
+
+def test_arms_that_are_one_training_at_first_count_once():
+    """b begins as a, c by itself; what an untrained model does tells nothing."""
+    cells = [*arm("moe", MOE), *arm("a", MOHGE), *arm("b", SIZES), *arm("c", PLAIN)]
+    found = study(cells)
+    begin = {"moe": 3.0, "a": 3.1, "b": 3.1, "c": 3.2}
+    curves = [
+        CurvePoint(one.arm, one.seed, tokens, bits, None)
+        for one in cells
+        for tokens, bits in ((0, 8.0), (500, begin[one.arm] + one.seed), (1000, one.figures["bits_per_byte"]))
+    ]
+    without_b = study([one for one in cells if one.arm != "b"])
+    assert noise_of(replace(found, curves=curves)) == noise_of(without_b) != noise_of(found)
+    untrained = [point for point in curves if not point.tokens]
+    assert noise_of(replace(found, curves=untrained)) == noise_of(found)
 
 
 def test_without_seeds_or_noise_there_is_none():

@@ -31,6 +31,9 @@ def test_a_cell_has_the_figures_of_its_run(sweep):
     assert cell.figures["share/0"] == 0.25
     assert cell.figures["mean_width"] == (48 + 80 + 112 + 144) / 4
     assert cell.figures["idle_experts"] == 0
+    # Two of 16 experts on each of 8 ranks, all as busy: 48 + 144 is 80 + 112, and 144 + 144 is half above.
+    busiest = {name: cell.figures[f"busiest_rank/{name}"] for name in ("all_size", "pairs", "contiguous")}
+    assert busiest == {"all_size": 1, "pairs": 1, "contiguous": 1.5}
     assert cell.texts["widths"] == "48 80 112 144"
     assert cell.texts["revision"] == "a3cd300aa5"
 

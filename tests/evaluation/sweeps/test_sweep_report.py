@@ -25,7 +25,7 @@ from evaluation.sweeps.making import report_sweep
 from evaluation.sweeps.pareto import front
 from evaluation.sweeps.reading import read_study
 from evaluation.sweeps.terminal import narrowed
-from evaluation.sweeps.writing import figure_digest, renew_document, table_markdown
+from evaluation.sweeps.writing import figure_digest, pairs_of_document, renew_document, table_markdown
 from mohge.apps import report
 from mohge.errors import RunError, UserError
 
@@ -64,6 +64,11 @@ def reported(sweep, tmp_path_factory):
     (folder / "RESULTS.md").write_text(DOCUMENT)
     outcome = report_sweep(config(sweep, output=folder / "out", document=folder / "RESULTS.md"))
     return SimpleNamespace(folder=folder, out=folder / "out", outcome=outcome)
+
+
+def renew(path, study, *, check=False):
+    analysis = analyse(study, pairs_of_document(path, study))
+    return renew_document(path, study, analysis, charts(study, analysis), check=check)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +141,8 @@ def test_bits_of_noise_change_neither_document_nor_figures(analysed, reported, t
     assert noisy != study
     shutil.copytree(reported.folder / "results", tmp_path / "results")
     shutil.copy(reported.folder / "RESULTS.md", tmp_path)
-    analysis = analyse(noisy)
-    changed = renew_document(tmp_path / "RESULTS.md", noisy, analysis, charts(noisy, analysis), check=True)
-    assert changed == ["invented.csv"]  # which has all digits of what it was given
+    # The table has all digits of what it was given.
+    assert renew(tmp_path / "RESULTS.md", noisy, check=True) == ["invented.csv"]
 
 
 def test_a_digest_is_of_figures_and_not_of_the_library(analysed):
@@ -156,10 +160,10 @@ def test_a_stale_table_is_told_and_only_what_differs_is_written(analysed, report
     text = table.read_text()
     table.write_text(text.replace("2.13,", "2.14,", 1))
     before = plan.stat().st_mtime_ns
-    document = tmp_path / "RESULTS.md"
-    assert renew_document(document, *analysed, check=True) == ["invented.csv"]
+    document, study = tmp_path / "RESULTS.md", analysed[0]
+    assert renew(document, study, check=True) == ["invented.csv"]
     assert table.read_text() != text
-    assert renew_document(document, *analysed, check=False) == ["invented.csv"]
+    assert renew(document, study) == ["invented.csv"]
     assert table.read_text() == text
     assert plan.stat().st_mtime_ns == before
 
@@ -172,8 +176,7 @@ def test_a_document_of_the_first_cells_reads_well(analysed, tmp_path):
     blocks = [f"<!-- {mark} -->\n<!-- end -->" for mark in [*marks, "sentence: power", "sentence: remarks"]]
     (tmp_path / "R.md").write_text("\n\n".join([*blocks, "![](r/pareto_total.svg)\n"]))
     first = replace(study, cells=study.cells[:1], families=[], curves=[])
-    analysis = analyse(first)
-    renew_document(tmp_path / "R.md", first, analysis, charts(first, analysis), check=False)
+    renew(tmp_path / "R.md", first)
     said = [line for line in (tmp_path / "R.md").read_text().splitlines() if line and "<!--" not in line]
     assert said[:3] == ["None of this is finished yet."] * 3
     assert said[3] == (
@@ -181,7 +184,7 @@ def test_a_document_of_the_first_cells_reads_well(analysed, tmp_path):
     )
     assert said[4] == "Nothing can be told yet: fewer than three values of loss.group\\_weight are finished."
     assert "Nothing to draw yet" in (tmp_path / "r/pareto_total.svg").read_text()
-    assert renew_document(tmp_path / "R.md", first, analysis, charts(first, analysis), check=True) == []
+    assert renew(tmp_path / "R.md", first, check=True) == []
 
 
 def test_a_document_is_renewed_between_its_marks_alone(reported):
@@ -239,7 +242,7 @@ def test_the_committed_table_gives_the_same_document_and_a_changed_one_is_told(r
 def test_marks_that_mean_nothing_are_refused(analysed, tmp_path, text, sentence):
     (tmp_path / "RESULTS.md").write_text(text)
     with pytest.raises(UserError, match=re.escape(sentence)):
-        renew_document(tmp_path / "RESULTS.md", *analysed, check=False)
+        renew(tmp_path / "RESULTS.md", analysed[0])
     assert (tmp_path / "RESULTS.md").read_text() == text
 
 
@@ -316,7 +319,8 @@ def test_a_document_without_finished_cells_says_so(tmp_path):
     report_sweep(config(tmp_path / "sweep", document=tmp_path / "R.md"))
     said = [line for line in (tmp_path / "R.md").read_text().splitlines() if line and "<!--" not in line]
     assert said[:3] == [
-        "invented: 0 of 2 cells are finished, of 2 arms with seeds 1.",
+        "invented: 0 of 2 cells are finished, of 2 arms with seeds 1. No difference is judged before all "
+        "planned seeds of its arms are finished.",
         *["None of this is finished yet."] * 2,
     ]
     assert said[3:5] == [
