@@ -16,8 +16,9 @@ from mohge.errors import Interrupted, RunError, UserError
 
 
 def say(*words: Any) -> None:
-    """One line; a rank that is about to be killed must have written it."""
-    print(*words, flush=True)
+    """One line in one write: ranks share the file, and an unbuffered print writes the end of a line apart."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()  # a rank that is about to be killed must have written it
 
 
 def is_rank(index: int) -> bool:

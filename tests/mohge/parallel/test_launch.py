@@ -56,8 +56,8 @@ class Supervisor:
 
     def wait_for(self, line: str, count: int = 1) -> None:
         deadline = time.monotonic() + 30
-        while self._output.read_text().splitlines().count(line) < count:
-            assert time.monotonic() < deadline, "the ranks do not get there"
+        while (said := self._output.read_text()).splitlines().count(line) < count:
+            assert time.monotonic() < deadline, f"the ranks do not get to {line!r}, but to {said!r}"
             time.sleep(0.02)
 
     def end(self, seconds: float = 60) -> Ended:
