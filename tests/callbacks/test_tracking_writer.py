@@ -230,7 +230,7 @@ def test_whoever_cannot_wait_long_leaves_the_rest_to_the_thread():
 
 
 def test_a_store_that_stays_away_is_waited_for_once(monkeypatch):
-    monkeypatch.setattr(writer_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(writer_module, "_PATIENCE", 1.0)
     writer = Writer(Sink(*[ConnectionError("connection refused")] * 1000))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -239,4 +239,4 @@ def test_a_store_that_stays_away_is_waited_for_once(monkeypatch):
         begun = time.monotonic()
         writer.add_metrics(step(2))
         writer.drain()
-    assert time.monotonic() - begun < 0.15
+    assert time.monotonic() - begun < 0.75
