@@ -195,25 +195,23 @@ def test_a_run_is_continued_with_the_parameters_that_it_began_with(config, clien
     assert yaml.safe_load(read_artifact(client, first, "config.yaml"))["trainer"]["max_steps"] == 77
 
 
-def test_a_killed_run_has_each_step_once_after_it_was_continued(config, client):
+@pytest.mark.parametrize("told", [50, 20])
+def test_a_killed_run_has_each_step_once_after_it_was_continued(config, client, told):
     """Killed at step 60 with a checkpoint at 40; MLflow was told of 50 steps before, or of 20."""
-    for told in (50, 20):
-        killed = begin(config)
-        for step in range(10, told + 1, 10):
-            killed.log_metrics({"train/loss": float(step)}, step=step)
-        killed.finalize("failed")  # all that reached MLflow
-        run = RunFolder(config.paths.run_dir)
-        run.metrics_path.unlink(missing_ok=True)
-        for step in range(10, 41, 10):  # as `forget_after` leaves it
-            record(config, step=step, **{"train/loss": float(step)})
-        continued = begin(config, run_id=killed.run_id)
-        for step in range(50, 81, 10):
-            continued.log_metrics({"train/loss": float(step)}, step=step)
-        continued.finalize("success")
-        points = client.get_metric_history(killed.run_id, "train/loss")
-        assert sorted((point.step, point.value) for point in points) == [
-            (step, float(step)) for step in range(10, 81, 10)
-        ]
+    killed = begin(config)
+    for step in range(10, told + 1, 10):
+        killed.log_metrics({"train/loss": float(step)}, step=step)
+    killed.finalize("failed")  # all that reached MLflow
+    for step in range(10, 41, 10):  # as `forget_after` leaves it
+        record(config, step=step, **{"train/loss": float(step)})
+    continued = begin(config, run_id=killed.run_id)
+    for step in range(50, 81, 10):
+        continued.log_metrics({"train/loss": float(step)}, step=step)
+    continued.finalize("success")
+    points = client.get_metric_history(killed.run_id, "train/loss")
+    assert sorted((point.step, point.value) for point in points) == [
+        (step, float(step)) for step in range(10, 81, 10)
+    ]
 
 
 def test_a_later_end_corrects_an_earlier_one(config, client):
