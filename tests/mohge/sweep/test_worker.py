@@ -6,6 +6,7 @@ import dataclasses
 import io
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -59,6 +60,15 @@ def test_every_cell_is_run_once_and_never_again(tmp_path):
         assert files(tmp_path, name).look().state == "finished"
         assert ends(tmp_path, name) == [(0, None)]
         assert starts(tmp_path, name) == 1
+
+
+def test_what_another_machine_has_finished_is_taken_as_done_once_its_folder_is_copied(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert work(job(there, cell("one"))) == 0
+    shutil.copytree(there / "cells/one", here / "cells/one")
+    assert work(job(here, cell("one"), cell("two"))) == 0
+    assert (starts(here, "one"), starts(here, "two")) == (0, 1)
+    assert files(here, "one").look().state == files(here, "two").look().state == "finished"
 
 
 def test_a_cell_gets_its_overrides_a_folder_and_a_name_in_the_group_of_the_sweep(tmp_path):
