@@ -24,6 +24,7 @@ from mohge.sweep.launchers import launched
 from mohge.sweep.planning import folder_of, planned
 from mohge.sweep.progress import Progress, look
 from mohge.sweep.results import side_by_side
+from mohge.sweep.same_data import different_data
 from mohge.sweep.stopping import Signals, lifeline
 from mohge.sweep.table import Display, summary, table
 from mohge.sweep.worker import Job
@@ -46,6 +47,8 @@ def run(config: SweepConfig, overrides: list[str]) -> None:
     if config.show:
         progress = look(folder, plan)
         console.print(table(plan, progress), summary(progress), sep="\n")
+        if remark := different_data(folder, plan):
+            console.print(remark, markup=False)
         _list_failed(progress, console)
         return
     write_plan(folder, plan)

@@ -16,6 +16,7 @@ from rich.text import Text
 from mohge.sweep.attempts import State
 from mohge.sweep.cells import Plan
 from mohge.sweep.progress import CellProgress, Progress, look
+from mohge.sweep.same_data import different_data
 
 _LINE_EVERY = 30.0  # seconds, where the output is no terminal
 _STYLES: dict[State, str] = {
@@ -42,12 +43,14 @@ class Display:
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._states: dict[str, State] = {}
+        self._remark: str | None = None
         self._told = time.monotonic()
 
     def __enter__(self) -> Display:
         if self._live is not None:
             self._live.start()
         self._states = {id: cell.state for id, cell in look(self._folder, self._plan).cells.items()}
+        self._look_at_data()
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -59,16 +62,25 @@ class Display:
     def update(self) -> None:
         """Look again."""
         progress = look(self._folder, self._plan)
+        changed = [cell for id, cell in progress.cells.items() if cell.state != self._states[id]]
+        self._states |= {cell.cell.id: cell.state for cell in changed}
+        if changed:
+            self._look_at_data()
         if self._live is not None:
-            self._live.update(Group(table(self._plan, progress), Text(summary(progress))), refresh=True)
+            lines = [Text(line) for line in (summary(progress), self._remark) if line is not None]
+            self._live.update(Group(table(self._plan, progress), *lines), refresh=True)
             return
-        for id, cell in progress.cells.items():
-            if cell.state != self._states[id]:
-                self._states[id] = cell.state
-                self._print(_change(cell))
+        for cell in changed:
+            self._print(_change(cell))
         if time.monotonic() > self._told + _LINE_EVERY:
             self._told = time.monotonic()
             self._print(summary(progress))
+
+    def _look_at_data(self) -> None:
+        """Only when a cell has changed: it reads a file of each."""
+        before, self._remark = self._remark, different_data(self._folder, self._plan)
+        if self._remark is not None and self._remark != before and self._live is None:
+            self._print(self._remark)
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
