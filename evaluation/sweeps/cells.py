@@ -14,6 +14,7 @@ from typing import Any
 from evaluation.run_data import RunData, read_lines, read_object, read_run
 from mohge.config.load import as_dict
 from mohge.parallel.replay import replay_run
+from mohge.sweep.same_data import read_settings
 from mohge.training.run_folder import RunFolder
 
 QUALITY = "bits_per_byte"
@@ -202,7 +203,7 @@ def _data_checksum(run: RunData) -> str:
     config = as_dict(run.config)
     read: dict[str, Any] = {
         "fingerprint": read_object(path).get("fingerprint") if path.exists() else None,
-        "data": {key: value for key, value in config["data"].items() if key not in ("cache_dir", "workers")},
+        "data": read_settings(config["data"]),
         "accumulate": run.config.trainer.accumulate,
         "val_sequences": run.config.trainer.val_sequences,
     }

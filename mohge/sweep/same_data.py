@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ _NOT_READ = ("cache_dir", "workers")
 """Settings of data that do not change what is read."""
 _NAMED = 3
 """Sources, at most, that the sentence names."""
+
+
+def read_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the configuration of data, what decides which tokens are read, in which order."""
+    return {key: value for key, value in data.items() if key not in _NOT_READ}
 
 
 def different_data(folder: Path, plan: Plan) -> str | None:
@@ -32,7 +38,7 @@ def different_data(folder: Path, plan: Plan) -> str | None:
             settings, fingerprint = run.read_config()["data"], facts["fingerprint"]
         except (OSError, ValueError, LookupError, TypeError, UserError):
             continue  # not begun, or damaged, which its state tells
-        same = json.dumps({key: value for key, value in settings.items() if key not in _NOT_READ})
+        same = json.dumps(read_settings(settings))
         found[same][fingerprint].append((f"{cell.arm} seed {cell.seed}", facts))
     for versions in found.values():
         if len(versions) > 1:
