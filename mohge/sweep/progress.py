@@ -109,9 +109,15 @@ def _look_at(cells: Path, cell: Cell) -> CellProgress:
 
 
 def _pace(status: dict[str, Any], attempts: list[Attempt], running: bool) -> float | None:
-    """Seconds per step: of all attempts or, where one was killed and has no end, as the run recorded it."""
+    """Seconds per step: of all attempts or, where one was killed and has no end, as the run recorded it.
+
+    So too where the run was copied here without its attempts, from a machine that shares no disk.
+    """
     if not status.get("step"):
         return None
+    recorded: float | None = status.get("last", {}).get("speed/seconds_per_step")
+    if not attempts:
+        return recorded
     seconds = 0.0
     for attempt, following in itertools.zip_longest(attempts, attempts[1:]):
         if attempt.event == "end":
@@ -121,7 +127,6 @@ def _pace(status: dict[str, Any], attempts: list[Attempt], running: bool) -> flo
         elif following is None and running:
             end = datetime.datetime.now(datetime.UTC)
         else:
-            recorded: float | None = status.get("last", {}).get("speed/seconds_per_step")
             return recorded
         seconds += max((end - attempt.time).total_seconds(), 0.0)  # clocks of hosts that share a sweep differ
     return seconds / float(status["step"])

@@ -30,16 +30,15 @@ def different_data(folder: Path, plan: Plan) -> str | None:
         folder: of the sweep.
         plan: its cells; those that have not begun are left out.
     """
+    runs = [(cell, RunFolder(folder / CELLS / cell.id)) for cell in plan.runs]
+    read = [(cell, run, facts) for cell, run in runs if (facts := _facts(run)) is not None]
+    if len({facts["fingerprint"] for _, _, facts in read}) < 2:
+        return None  # before any configuration is read, which takes far longer
     found: dict[str, dict[str, list[tuple[str, dict[str, Any]]]]] = defaultdict(lambda: defaultdict(list))
-    for cell in plan.runs:
-        run = RunFolder(folder / CELLS / cell.id)
-        try:
-            facts = json.loads((run.path / "data.json").read_text(encoding="utf-8"))
-            settings, fingerprint = run.read_config()["data"], facts["fingerprint"]
-        except (OSError, ValueError, LookupError, TypeError, UserError):
-            continue  # not begun, or damaged, which its state tells
-        same = json.dumps(read_settings(settings))
-        found[same][fingerprint].append((f"{cell.arm} seed {cell.seed}", facts))
+    for cell, run, facts in read:
+        settings = _settings(run)
+        if settings is not None:
+            found[settings][facts["fingerprint"]].append((f"{cell.arm} seed {cell.seed}", facts))
     for versions in found.values():
         if len(versions) > 1:
             most, fewer, *_ = sorted(versions.values(), key=len, reverse=True)
@@ -49,6 +48,23 @@ def different_data(folder: Path, plan: Plan) -> str | None:
                 "it was (data.json in the folder of each names its sources), or train the others anew"
             )
     return None
+
+
+def _facts(run: RunFolder) -> dict[str, Any] | None:
+    """What the run read; None if it has not begun, or is damaged, which its state tells."""
+    try:
+        facts: dict[str, Any] = json.loads((run.path / "data.json").read_text(encoding="utf-8"))
+        facts["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return facts
+
+
+def _settings(run: RunFolder) -> str | None:
+    try:
+        return json.dumps(read_settings(run.read_config()["data"]))
+    except (LookupError, TypeError, UserError):
+        return None
 
 
 def _named(cells: list[tuple[str, dict[str, Any]]]) -> str:

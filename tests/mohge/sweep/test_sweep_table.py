@@ -117,6 +117,16 @@ def test_a_cell_that_was_cut_off_goes_on_at_the_pace_it_recorded(folder):
     assert progress.seconds_left == pytest.approx(75 * 0.3 + 10 * (0.7 + 0.5) / 2)
 
 
+def test_a_run_that_was_copied_here_took_what_it_recorded(folder):
+    """Its log of attempts has stayed where it was trained: it did not take no time at all."""
+    recorded = {"speed/seconds_per_step": 0.7}
+    write(folder, "mohge2", [], state="finished", step=100, last=recorded)
+    (folder / "cells" / "mohge2.attempts.jsonl").unlink(missing_ok=True)
+    progress = look(folder, PLAN)
+    assert progress.cells["mohge2"].pace == 0.7
+    assert progress.seconds_left == pytest.approx(75 * 0.3)
+
+
 def test_clocks_that_differ_make_no_pace_below_nothing(folder):
     """Another host has continued the run, whose clock is behind."""
     write(folder, "mohge2", [("start", 30, None), ("end", 20, None)], state="interrupted", step=10)
