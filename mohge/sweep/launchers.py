@@ -204,4 +204,6 @@ def _start_worker(job: Job, threads: int) -> subprocess.Popen[str]:
 
 
 def _threads_of_each(workers: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    from joblib import cpu_count  # knows bound cores and limits of containers, on every system
+
+    return max(1, int(cpu_count()) // workers)

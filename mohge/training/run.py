@@ -108,7 +108,7 @@ def train(
         module = LanguageModule(config, run, max_steps, mesh, checkpoint)
         plugins: list[Any] = [VerifiedCheckpointIO()]
         trainer = pl.Trainer(
-            accelerator=config.trainer.accelerator,
+            accelerator=device.type,  # Lightning's own `auto` would take Apple's, which has no float64
             strategy="auto" if mesh is None else MeshStrategy(mesh),
             devices=rank.local_world,
             num_nodes=rank.nodes,
