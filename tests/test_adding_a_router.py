@@ -79,6 +79,15 @@ def test_the_plan_is_that_of_the_standard_moe(call: Callable[..., None], capsys)
     assert totals[0] == totals[1]
 
 
+def test_others_can_be_matched_to_it(call: Callable[..., None], capsys) -> None:
+    plan_of_it = command("mohge-plan")
+    call(plan_of_it, "format=json")
+    total = json.loads(capsys.readouterr().out)["parameters"]["total"]
+    hmoe = plan_of_it.replace("arch=sigmoid", "arch=hmoe")
+    call(hmoe, "match=total", "match.to=sigmoid", "format=json")
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == pytest.approx(total, rel=0.005)
+
+
 def test_it_trains(call: Callable[..., None], place: Path) -> None:
     data = tiny_data(write_corpus(place / "corpus"), place / "cache")
     for arch in ("sigmoid", "moe"):
@@ -104,4 +113,4 @@ def test_it_trains_on_two_ranks(call: Callable[..., None], monkeypatch: pytest.M
 
 def test_it_is_an_arm_of_a_sweep(call: Callable[..., None], capsys) -> None:
     call(command("mohge-sweep"), "show=true")
-    assert "sigmoid" in capsys.readouterr().out
+    assert "│ sigmoid " in capsys.readouterr().out, "the plan's own name is no arm"

@@ -65,9 +65,11 @@ def run(config: SweepConfig, overrides: list[str]) -> None:
     if left:
         again = [item for item in overrides if override_key(item) not in ("retry", "show")]
         more = ["retry=true"] if progress.of("failed") else []
+        presets = _own_presets()
+        flags = ["--config-dir", presets] if presets is not None else []
         raise RunError(
             f"{progress.counts()} of {len(progress.cells)} cells; continue with "
-            f"mohge-sweep {shlex.join([*again, *more])}"
+            f"mohge-sweep {shlex.join([*flags, *again, *more])}"
         )
 
 

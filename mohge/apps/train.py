@@ -21,6 +21,7 @@ from mohge.errors import Interrupted, LostRankError, RunError, UserError, first_
 from mohge.parallel.launch import launch
 from mohge.parallel.ranks import found_rank, this_rank
 from mohge.parallel.sizes import mesh_sizes
+from mohge.sweep.cells import check_cell
 from mohge.training.run_folder import RunFolder
 
 
@@ -39,6 +40,7 @@ def run(config: TrainConfig, overrides: list[str]) -> float | None:
     _check_sweeper(config)
     with shared_folder(config) as folder:
         config = in_folder(absolute_paths(config), folder)  # late: messages so far show paths as typed
+        check_cell(config)
         if config.comparison is not None:
             train_arms(config, overrides, folder, train_one)
             return None

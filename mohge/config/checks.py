@@ -23,6 +23,8 @@ def check(config: TrainConfig) -> None:
     Raises:
         UserError: the first contradiction found.
     """
+    if not config.is_run:
+        return
     _check_attention(config.model)
     _check_experts(config.experts)
     _check_kernel(config)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from hydra import compose
+from hydra.errors import MissingConfigException
 
 from mohge.budget import Budget, budget
 from mohge.config.checks import MATCHED, check
@@ -48,7 +49,7 @@ def matched(config: C) -> C:
             come within `MATCHED`.
     """
     match = config.match
-    if match.by is None:
+    if match.by is None or not config.is_run:
         return config
     if match.difference is not None:
         raise UserError(f"match.difference={match.difference} is found, not given: leave it out")
@@ -88,11 +89,16 @@ def describe_match(config: TrainConfig) -> str | None:
 def _reference(config: TrainConfig) -> TrainConfig:
     """The preset `match.to`, in all else like the configuration."""
     size, arch = config.model.name, config.match.to
-    for key, value, group in (("model.name", size, "model"), ("match.to", arch, "arch")):
-        choices = group_choices(group)
-        if value not in choices:
-            raise UserError(f"{key}={value} is no preset to match: choose one of {', '.join(choices)}")
-    preset = _preset(size, arch)
+    try:
+        preset = _preset(size, arch)
+    except MissingConfigException as error:  # of conf/ or of a folder of the user's
+        for key, value, group in (("model.name", size, "model"), ("match.to", arch, "arch")):
+            if error.missing_cfg_file == f"{group}/{value}":
+                choices = sorted({*group_choices(group), *map(str, error.options or ())})
+                raise UserError(
+                    f"{key}={value} is no preset to match: choose one of {', '.join(choices)}"
+                ) from error
+        raise
     return dataclasses.replace(config, experts=preset.experts, router=preset.router)
 
 

@@ -438,6 +438,8 @@ class TrainConfig:
 
     has_mesh: ClassVar[bool] = True
     """Whether the ranks that have been started, if any, are to be laid out as `parallel` says."""
+    is_run: ClassVar[bool] = True
+    """Whether its keys are those of one run, and have to agree."""
     model: ModelConfig
     arch_name: str
     """Name of the architecture preset, for tables and run names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,7 @@ class SlurmConfig:
 class SweepConfig(TrainConfig):
     """All that mohge-sweep reads."""
 
+    is_run: ClassVar[bool] = False  # keys of training are each arm's, which is checked by itself
     sweep: SweepPlanConfig
     """What is run."""
     launcher: Literal["local", "joblib", "slurm"] = "local"

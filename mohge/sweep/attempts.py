@@ -130,14 +130,15 @@ def failure(attempts: list[Attempt]) -> Attempt | None:
 def may_start(attempts: list[Attempt], invocation: str, retry: bool) -> bool:
     """Whether a cell that is neither finished nor taken is to be run.
 
-    What fails is not tried twice in one invocation. A later one tries it again if it was killed, perhaps for
-    lack of memory, or else when it is asked to.
+    What fails is not tried twice in one invocation, also where another works on the same sweep meanwhile. A
+    later one tries it again if it was killed, perhaps for lack of memory, or else when it is asked to.
     """
     failed = failure(attempts)
     if failed is None:
         return True
     assert failed.status is not None
-    return failed.invocation != invocation and (retry or failed.status < 0)
+    tried = any(failure([attempt]) and attempt.invocation == invocation for attempt in attempts)
+    return not tried and (retry or failed.status < 0)
 
 
 class Claim:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ SWEEP = "sweep.json"
 BEFORE = "sweep.before.json"
 """The plan that was replaced last by one without some of its runs."""
 CELLS = "cells"
+CELL_VARIABLE = "MOHGE_SWEEP_CELL"
+"""Environment variable that tells a training which cell it is to be."""
 _ID_DIGITS = 16
 _SAME_RUN = ("arch_name", "comparison", "logger", "match", "paths", "resume")
 """Keys that name a run, place it, or have led to others."""
@@ -72,6 +75,28 @@ def cell_id(config: TrainConfig) -> str:
     """Hash of `identity`."""
     text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def check_cell(config: TrainConfig) -> None:
+    """Refuses what is not the cell that a sweep has started this process for.
+
+    A sweep is planned when it begins, and each cell composed when its turn comes, maybe days later.
+
+    Raises:
+        UserError: the presets have changed since, or somebody has given the run other keys.
+    """
+    planned = os.environ.get(CELL_VARIABLE)
+    if planned is None or cell_id(config) == planned:
+        return
+    if config.resume is not None:
+        raise UserError(
+            f"{config.resume} holds a run of another configuration than the sweep has planned: move it away, "
+            "and the sweep trains the cell anew"
+        )
+    raise UserError(
+        "the presets have changed since the sweep was planned, so that this would be another run: give the "
+        "command of the sweep again, which plans what they are now"
+    )
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from mohge.errors import UserError
 from mohge.sweep.cells import Cell, Plan, cell_id
 
 _OF_THE_SWEEP = ("sweep", "launcher", "workers", "retry", "show", "slurm", "paths.run_dir")
+_OF_ALL = ("logger", "paths")
+"""Groups that place and log the sweep itself as well as its cells, and so are not a plan's to set."""
 _LENGTHS = ("trainer.max_steps", "trainer.max_tokens")  # a length in one unit replaces that in the other
 
 
@@ -148,6 +150,9 @@ def _check_overrides(sweep: SweepPlanConfig, shared: list[str], arms: Collection
             raise UserError(f"{item} cannot be set for a cell: leave it out")
         if key == "seed":
             raise UserError(f"{item} contradicts the sweep, whose cells have sweep.seeds: leave it out")
+    for item in itertools.chain(sweep.overrides, *(arm.overrides for arm in arms)):
+        if override_key(item).partition(".")[0] in _OF_ALL:
+            raise UserError(f"{item} is also the sweep's own: give it on the command line")
     for arm in arms:
         taken = {override_key(item) for item in arm.overrides}
         for item in shared:

@@ -109,20 +109,20 @@ def _look_at(cells: Path, cell: Cell) -> CellProgress:
 
 
 def _pace(status: dict[str, Any], attempts: list[Attempt], running: bool) -> float | None:
-    """Seconds per step: of all attempts or, where one was killed and has no end, as the run recorded it.
+    """Seconds per step: of all attempts or, where not all of them are known, as the run recorded it.
 
-    So too where the run was copied here without its attempts, from a machine that shares no disk.
+    One that was killed has no end of its own, and a run that was copied here has left its attempts behind.
     """
     if not status.get("step"):
         return None
     recorded: float | None = status.get("last", {}).get("speed/seconds_per_step")
-    if not attempts:
+    if not any(attempt.event == "start" for attempt in attempts):
         return recorded
     seconds = 0.0
     for attempt, following in itertools.zip_longest(attempts, attempts[1:]):
         if attempt.event == "end":
             continue
-        if following is not None and following.event == "end":
+        if following is not None and following.event == "end" and following.worker == attempt.worker:
             end = following.time
         elif following is None and running:
             end = datetime.datetime.now(datetime.UTC)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from mohge.errors import UserError, disk_refusal, first_line
 from mohge.sweep.attempts import CellFolder, Claim, claimed, may_start
-from mohge.sweep.cells import CELLS, Cell
+from mohge.sweep.cells import CELL_VARIABLE, CELLS, Cell
 from mohge.sweep.stopping import Signals, is_cut
 from mohge.training.run_folder import STATUS
 
@@ -111,7 +111,8 @@ def work(job: Job) -> int:
                         continue
                     if files.finished:
                         if not _is_noted(files):
-                            claim.note("end", 0, "its worker was killed")
+                            began = bool(files.attempts())
+                            claim.note("end", 0, "its worker was killed" if began else "finished elsewhere")
                         continue
                     # Somebody else may have tried it since we looked.
                     if not _may_start(files, job):
@@ -158,7 +159,7 @@ def _run(job: Job, cell: Cell, files: CellFolder, claim: Claim, stop: _Stop) -> 
         log.flush()
         begin = log.tell()
         claim.note("start")
-        process = start([*TRAIN, *arguments], log, claim.descriptor)
+        process = start([*TRAIN, *arguments], log, claim.descriptor, cell.id)
         told = False
         while (status := _poll(process)) is None:
             if stop.asked and not told:
@@ -198,8 +199,11 @@ def quoted(value: str | Path) -> str:
     return "'" + text.replace("'", "\\'") + "'"
 
 
-def start(command: list[str], log: IO[bytes], held: int) -> subprocess.Popen[bytes]:
-    """Starts a process in a session of its own, that holds a file, and is told to stop if this one dies."""
+def start(command: list[str], log: IO[bytes], held: int, cell: str) -> subprocess.Popen[bytes]:
+    """Starts a process in a session of its own, that holds a file, and is told to stop if this one dies.
+
+    It is told which cell it is to train too.
+    """
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -207,6 +211,7 @@ def start(command: list[str], log: IO[bytes], held: int) -> subprocess.Popen[byt
         stderr=subprocess.STDOUT,
         start_new_session=True,
         pass_fds=[held],
+        env=os.environ | {CELL_VARIABLE: cell},
         preexec_fn=follow(os.getpid()),
     )
 

@@ -26,6 +26,7 @@ def note(**facts):
     (folder / "status.json").write_text(json.dumps(facts))
 
 print("args", *sys.argv[1:])
+print("cell", os.environ["MOHGE_SWEEP_CELL"])
 note(state="running", step=1)
 with open(folder / "begun", "a") as file:
     print(os.getpid(), file=file)

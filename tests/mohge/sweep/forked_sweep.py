@@ -24,6 +24,7 @@ from commands import Finished  # which says what the forks have imported
 from hydra.core.global_hydra import GlobalHydra
 
 from mohge.sweep import launchers, worker
+from mohge.sweep.cells import CELL_VARIABLE
 
 _FORKS = multiprocessing.get_context("forkserver")
 
@@ -146,7 +147,11 @@ def _sweep(arguments: list[str], cwd: Path, output: Path) -> None:
     from mohge.apps import sweep
 
     launchers._start_worker = lambda job, threads: _Forked(lambda: worker.work(job), None, None)  # type: ignore
-    worker.start = lambda command, log, held: _Forked(lambda: _train(command[3:]), log, held)  # type: ignore
+    worker.start = (
+        lambda command, log, held, cell: _Forked(  # type: ignore[assignment]
+            lambda: _train(command[3:], cell), log, held
+        )
+    )
     sweep._LOOK_EVERY = 0.05
     worker._POLL = 0.02
     worker._WAIT = 0.1
@@ -154,9 +159,10 @@ def _sweep(arguments: list[str], cwd: Path, output: Path) -> None:
     sys.exit(_status_of(sweep.main))
 
 
-def _train(arguments: list[str]) -> None:
+def _train(arguments: list[str], cell: str) -> None:
     from mohge.apps import train
 
+    os.environ[CELL_VARIABLE] = cell
     GlobalHydra.instance().clear()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.argv = ["mohge-train", *arguments]

@@ -34,6 +34,8 @@ START, STOPPED, KILLED, FAILED = (
         (KILLED, False, True, True),
         (FAILED, False, False, True),
         ([*FAILED, attempt("start", invocation="second")], True, True, True),
+        ([*KILLED, attempt("start", None, "second"), attempt("end", -9, "second")], False, True, True),
+        ([*FAILED, attempt("start", None, "second"), attempt("end", 1, "second")], False, False, True),
     ],
 )
 def test_who_may_start(attempts, same, next_one, retrying):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -19,7 +20,17 @@ from mohge.config.schema import TrainConfig
 from mohge.config.sweep_schema import SweepConfig
 from mohge.errors import UserError
 from mohge.sweep import planning
-from mohge.sweep.cells import Cell, Plan, beside_the_plan, identity, read_plan, write_plan
+from mohge.sweep.cells import (
+    CELL_VARIABLE,
+    Cell,
+    Plan,
+    beside_the_plan,
+    cell_id,
+    check_cell,
+    identity,
+    read_plan,
+    write_plan,
+)
 from mohge.sweep.planning import folder_of, planned
 
 SMALL: dict[str, Any] = {
@@ -190,6 +201,12 @@ def test_matched_widths_make_other_cells_and_the_wish_alone_does_not():
         ({"overrides": ["paths.run_dir=x"]}, [], "paths.run_dir=x cannot be set for a cell"),
         ({"overrides": ["arch=moe"]}, [], "arch=moe contradicts arm moe"),
         (
+            {"overrides": ["logger=csv"]},
+            [],
+            "logger=csv is also the sweep's own: give it on",
+        ),
+        ({"arms": {"moe": ["paths.output_dir=x"]}}, [], "paths.output_dir=x is also the sweep's own"),
+        (
             {"grid": {"arch": ["moe"]}, "baseline": "moe arch=moe"},
             [],
             "arch=moe of arm moe contradicts sweep.grid",
@@ -211,6 +228,35 @@ def test_what_cannot_work_is_refused_in_a_sentence(change, overrides, sentence):
     with pytest.raises(UserError) as refused:
         plan_of({**ONE, **change}, overrides)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "given"),
+    [
+        (["model=paper_1b"], ["data.context=2048"]),  # too long for the size that a sweep has unasked
+        (["arch=loss_free"], ["router.bias_rate=0.002"]),
+        (["arch=hmoe"], ["loss.penalty_weight=0.5"]),
+    ],
+)
+def test_keys_are_checked_with_the_arms_and_not_with_what_nothing_trains(overrides, given):
+    tree = composed(*given, config_name="sweep")
+    tree.sweep = {**ONE, "overrides": [], "arms": {"moe": overrides}}
+    with initialize_config_module("conf", version_base="1.3"):
+        (cell,) = planned(typed(SweepConfig, tree), given).cells
+    assert cell.overrides == [*given, *overrides, "seed=1"]
+
+
+def test_a_process_trains_the_cell_that_was_planned_or_nothing(monkeypatch):
+    """The presets may change between the plan and the cell's turn."""
+    config = train_config("arch=moe")
+    check_cell(config)
+    monkeypatch.setenv(CELL_VARIABLE, cell_id(config))
+    check_cell(config)
+    changed = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=1e-4))
+    with pytest.raises(UserError, match=r"the presets have changed since the sweep was planned.*again"):
+        check_cell(changed)
+    with pytest.raises(UserError, match=r"cells/x holds a run of another configuration.*move it away"):
+        check_cell(dataclasses.replace(changed, resume="cells/x"))
 
 
 def test_the_folder_is_named_by_the_sweep_or_given(tmp_path):

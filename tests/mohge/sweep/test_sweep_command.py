@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_a_worker_that_failed_is_told_and_the_sweep_is_not_done(command, capsys)
     assert "error: 2 finished, 2 waiting of 4 cells; continue with mohge-sweep " in printed.err
     assert command(finish) == 0
     assert "worker 77" not in capsys.readouterr().out
+
+
+def test_the_command_that_continues_finds_the_same_presets(command, capsys, tmp_path, monkeypatch):
+    (tmp_path / "presets" / "arch").mkdir(parents=True)
+    text = Path("conf/arch/moe.yaml").read_text(encoding="utf-8")
+    (tmp_path / "presets" / "arch" / "mine.yaml").write_text(text, encoding="utf-8")
+    mine = ("+sweep.arms.mine=['arch=mine']", "--config-dir", str(tmp_path / "presets"))
+    assert command(lambda job: finish(job, 1), *mine) == 1
+    again = shlex.split(capsys.readouterr().err.partition("continue with mohge-sweep ")[2])
+    monkeypatch.setattr(sys, "argv", ["mohge-sweep", *again, "show=true"])
+    sweep.main()
+    assert "│ mine " in capsys.readouterr().out
 
 
 def test_a_shorter_command_tells_what_it_leaves_out(command, capsys, tmp_path):

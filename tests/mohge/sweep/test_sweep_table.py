@@ -117,14 +117,23 @@ def test_a_cell_that_was_cut_off_goes_on_at_the_pace_it_recorded(folder):
     assert progress.seconds_left == pytest.approx(75 * 0.3 + 10 * (0.7 + 0.5) / 2)
 
 
-def test_a_run_that_was_copied_here_took_what_it_recorded(folder):
+@pytest.mark.parametrize("attempts", [[], [("end", 5, 0)]])
+def test_a_run_that_was_copied_here_took_what_it_recorded(folder, attempts):
     """Its log of attempts has stayed where it was trained: it did not take no time at all."""
     recorded = {"speed/seconds_per_step": 0.7}
-    write(folder, "mohge2", [], state="finished", step=100, last=recorded)
-    (folder / "cells" / "mohge2.attempts.jsonl").unlink(missing_ok=True)
+    write(folder, "mohge2", attempts, state="finished", step=100, last=recorded)
     progress = look(folder, PLAN)
     assert progress.cells["mohge2"].pace == 0.7
     assert progress.seconds_left == pytest.approx(75 * 0.3)
+
+
+def test_an_end_that_another_worker_noted_later_is_not_when_the_run_ended(folder):
+    recorded = {"speed/seconds_per_step": 0.7}
+    write(folder, "mohge2", [("start", 0, None), ("end", 59, 0)], state="finished", step=100, last=recorded)
+    log = folder / "cells" / "mohge2.attempts.jsonl"
+    start, end = log.read_text().splitlines(keepends=True)
+    log.write_text(start + end.replace("a:1", "b:2"))
+    assert look(folder, PLAN).cells["mohge2"].pace == 0.7
 
 
 def test_clocks_that_differ_make_no_pace_below_nothing(folder):

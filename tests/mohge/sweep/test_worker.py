@@ -68,13 +68,15 @@ def test_what_another_machine_has_finished_is_taken_as_done_once_its_folder_is_c
     shutil.copytree(there / "cells/one", here / "cells/one")
     assert work(job(here, cell("one"), cell("two"))) == 0
     assert (starts(here, "one"), starts(here, "two")) == (0, 1)
+    assert (ends(here, "one"), ends(here, "two")) == ([(0, "finished elsewhere")], [(0, None)])
     assert files(here, "one").look().state == files(here, "two").look().state == "finished"
 
 
 def test_a_cell_gets_its_overrides_a_folder_and_a_name_in_the_group_of_the_sweep(tmp_path):
     work(job(tmp_path, cell("one")))
     log = files(tmp_path, "one").log_path.read_text()
-    called = log.partition("args ")[2].splitlines()[0]
+    called, told = log.partition("args ")[2].splitlines()[:2]
+    assert told == "cell one"
     folder = tmp_path / "cells" / "one"
     assert called == (
         f"kind=finish paths.run_dir='{folder}' logger.group='{tmp_path}' logger.run_name='nano-one-seed1'"
@@ -214,6 +216,7 @@ def test_a_cell_stays_taken_while_its_training_lives(tmp_path):
             [*worker.TRAIN, "kind=hang", f"paths.run_dir={hangs.parent}"],
             (tmp_path / "log").open("wb"),
             claim.descriptor,
+            "slow",
         )
         wait_for(hangs.exists)
     try:
@@ -301,7 +304,7 @@ def test_a_run_in_its_own_session_is_as_nice_as_the_sweep(tmp_path):
     def niced() -> None:
         os.nice(5)
         with (tmp_path / "share").open("wb") as log:
-            worker.start(["cat", "/proc/self/autogroup"], log, log.fileno()).wait()
+            worker.start(["cat", "/proc/self/autogroup"], log, log.fileno(), "one").wait()
 
     child = _FORK.Process(target=niced)
     child.start()
