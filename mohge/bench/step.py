@@ -19,7 +19,7 @@ from mohge.config.schema import TrainConfig
 
 OURS = "mohge"
 HETEROGENEOUS, HOMOGENEOUS = "mohge_heterogeneous", "moe_homogeneous"
-NO_PEERS = "transformers is not installed, and so is not compared: pip install mohge[transformers]"
+NO_PEERS = "transformers is not installed, and so is not compared: pip install 'mohge[transformers]'"
 
 
 def measure_step(config: TrainConfig, bench: StepBenchConfig, device: torch.device) -> Measured:
