@@ -57,7 +57,7 @@ def test_without_transformers_ours_come_with_a_hint(monkeypatch: pytest.MonkeyPa
     for overrides in (GENERATION, LIKELIHOOD):
         result, _ = measure(bench_config(*overrides, "bench.rounds=1"), [])
         assert {row.get("peer") for row in result["rows"]} <= {"mohge", None}
-        assert any("pip install mohge[transformers]" in note for note in result["notes"])
+        assert any("pip install 'mohge[transformers]'" in note for note in result["notes"])
 
 
 def test_both_shapes_of_requests_have_as_many_pairs():

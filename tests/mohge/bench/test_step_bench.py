@@ -89,4 +89,4 @@ def test_without_transformers_our_own_rows_come_with_a_hint(monkeypatch: pytest.
     assert set(rows) == {"mohge", "moe_homogeneous", "mohge_heterogeneous"}
     assert all(row["dtype"] == "bf16" and row["kernel"] == "loop" for row in rows.values())
     assert rows["mohge"]["ratio"] == 1.0
-    assert "pip install mohge[transformers]" in result["notes"][-1]
+    assert "pip install 'mohge[transformers]'" in result["notes"][-1]
