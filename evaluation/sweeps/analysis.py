@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evaluation.sweeps.beginnings import begun_as
 from evaluation.sweeps.comparing import Comparison, compare
 from evaluation.sweeps.families import Family
 from evaluation.sweeps.layout import Noise, noise_of
@@ -54,6 +55,8 @@ class Analysis:
     """Pairs that a reader asks for beside those."""
     noise: Noise | None
     power: Power | None
+    begun_as: dict[str, str]
+    """For each arm the first one that is the same training at first, or itself."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,6 +91,7 @@ def analyse(study: Study, asked: Mapping[str, Pairs] | None = None) -> Analysis:
         asked=found["asked"],
         noise=noise,
         power=power_of(beside.values(), noise),
+        begun_as=begun_as(study),
     )
 
 

@@ -208,7 +208,8 @@ def family(analysis: Analysis, levels: Levels) -> Chart | None:
     note = (
         f"{levels.key} at its values, evenly spaced: mean over seeds with its 95% t interval, and each seed "
         f"as a small dot. {CENTRED if len(seeds) > 1 else ''}{seeds_note(seeds)} Long intervals are cut at "
-        "the edge. Axes do not start at zero."
+        "the edge. Intervals are of single levels and not corrected: the table has the tests. Axes do not "
+        "start at zero."
     )
     name = "family_" + re.sub(r"[^\w.-]+", "_", levels.name)
     title = f"What {levels.name} does"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.statistics.seeds import holm
+from evaluation.sweeps.beginnings import begun_as, share_noise
 from evaluation.sweeps.cells import DOMAIN, QUALITY
 from evaluation.sweeps.layout import Noise, Pooled, pooled
 from evaluation.sweeps.pairing import Estimate, Pairs, difference, same_training
@@ -36,7 +37,8 @@ class Comparison:
     p_pooled: float | None
     """Likewise, of p with the noise of all arms together."""
     detectable: float | None
-    """The smallest true difference that the pooled test, so corrected, finds with 80% power."""
+    """The smallest true difference that the pooled test, so corrected, finds with 80% power; None of arms
+    that begin alike, whose differences are less noisy than it takes them to be."""
     costs: dict[str, Estimate]
     """Relative change of each of `COSTS`."""
     domains: dict[str, Estimate]
@@ -89,6 +91,7 @@ def compare(
     own = holm({one.test: one.p(one.quality) for one in found.values()})
     all_ = holm({one.test: one.p(one.pooled) for one in found.values()})
     number = sum(p is not None for p in own.values())
+    begun = begun_as(study)
 
     def comparison(kind: str, name: str, pairs: Pairs) -> Comparison:
         one = found[kind, name]
@@ -102,7 +105,7 @@ def compare(
             p_holm=own[one.test] if judged else None,
             p_pooled=all_[one.test] if judged else None,
             detectable=detectable(one.pooled.error, one.pooled.freedom, number)
-            if one.pooled and judged
+            if one.pooled and judged and not share_noise(begun, pairs)
             else None,
             costs={
                 figure: change

@@ -124,8 +124,9 @@ def deviations(analysis: Analysis, names: Sequence[str]) -> Sheet:
     note = (
         f"In bits per byte: deviation over seeds of the paired difference to {analysis.baseline}. Few seeds "
         "tell it roughly; arms far above the others are not equally noisy, as pooled tests take them to be. "
-        "Where most are above that of all arms together the baseline is the noisy one, and pooled tests find "
-        "too much."
+        "All of them have the noise of the baseline's cells in common: where most are above that of all arms "
+        "together it may be the noisy one, and pooled tests then find too much, but of few seeds most are "
+        "above or below by chance too."
     )
     return Sheet("deviations", "Deviations", note, ["arm", "seeds", "deviation"], rows, in_terminal=False)
 

@@ -14,7 +14,7 @@ _GAP = 9
 """Between a point and its label."""
 _POINT = 5
 """Half the width of a point."""
-_REACHES = (0, 14, 28, 42, 56, 70, 88, 106, 124, 145, 170, 200)
+_REACHES = range(0, 240, 4)
 """How far a label is moved up or down, least first."""
 
 
@@ -34,6 +34,9 @@ Box = tuple[float, float, float, float]
 def place(points: Sequence[tuple[float, float]], texts: Sequence[str], size: tuple[int, int]) -> list[Label]:
     """A label for each point, the nearest free place to its right or left.
 
+    Labels above each other are in the order of their points, placed from the middle one outwards, so that
+    none is read as better than one that it is worse than.
+
     Args:
         points: of the panel.
         texts: of the labels.
@@ -43,8 +46,11 @@ def place(points: Sequence[tuple[float, float]], texts: Sequence[str], size: tup
         Labels in the order of the points; where no place is free, right beside the point.
     """
     taken: list[Box] = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in points]
+    rising = sorted(range(len(points)), key=lambda index: (points[index][1], points[index][0]))
+    middle = len(rising) // 2
     found: dict[int, Label] = {}
-    for index in sorted(range(len(points)), key=lambda index: (-points[index][1], points[index][0])):
+    boxes: dict[int, Box] = {}
+    for index in [*rising[middle:], *reversed(rising[:middle])]:
         x, y = points[index]
         width = _CHARACTER * len(texts[index])
         choices = [
@@ -56,11 +62,22 @@ def place(points: Sequence[tuple[float, float]], texts: Sequence[str], size: tup
         free = [
             label
             for label in choices
-            if _inside(_box(label, width), size) and not any(_meet(_box(label, width), box) for box in taken)
+            if _inside(box := _box(label, width), size)
+            and not any(_meet(box, other) for other in taken)
+            and not any(
+                _above(box, other) != (y >= points[placed][1])
+                for placed, other in boxes.items()
+                if box[0] < other[2] and other[0] < box[2]
+            )
         ]
         found[index] = free[0] if free else choices[0]
-        taken.append(_box(found[index], width))
+        boxes[index] = _box(found[index], width)
+        taken.append(boxes[index])
     return [found[index] for index in range(len(points))]
+
+
+def _above(one: Box, other: Box) -> bool:
+    return one[1] + one[3] > other[1] + other[3]
 
 
 def _box(label: Label, width: float) -> Box:

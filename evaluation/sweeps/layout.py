@@ -20,6 +20,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.statistics.scores import LEVEL
+from evaluation.sweeps.beginnings import begun_as
 from evaluation.sweeps.cells import QUALITY
 from evaluation.sweeps.pairing import Estimate, Pairs
 from evaluation.sweeps.steady import steady
@@ -58,8 +59,8 @@ def noise_of(study: Study) -> Noise | None:
     Cells are of one block if they have one seed and learned from as many tokens of the same data. Arms that
     share cells, or are one training at first, count once.
     """
-    kept = _independent(study)
-    told = [cell for cell in study.cells if QUALITY in cell.figures and cell.arm in kept]
+    begun = begun_as(study)
+    told = [cell for cell in study.cells if QUALITY in cell.figures and begun[cell.arm] == cell.arm]
     cells = list({cell.id: cell for cell in told}.values())
     if not cells:
         return None
@@ -75,21 +76,6 @@ def noise_of(study: Study) -> Noise | None:
         return None
     deviation = math.sqrt(math.fsum((bits_C - design_CK @ given_K) ** 2) / freedom)
     return Noise(steady(deviation), freedom) if deviation > _NONE else None
-
-
-def _independent(study: Study) -> list[str]:
-    """Arms, without those whose first validation is that of an earlier arm, to the last digit."""
-    first: dict[str, set[tuple[int, float, float]]] = defaultdict(set)
-    begun = set()
-    for point in study.curves:  # by rising tokens; the untrained model tells nothing
-        if point.tokens and (point.arm, point.seed) not in begun:
-            begun.add((point.arm, point.seed))
-            first[point.arm].add((point.seed, point.tokens, point.bits_per_byte))
-    kept: list[str] = []
-    for arm in study.arms:
-        if not any(first[arm] & first[other] for other in kept):
-            kept.append(arm)
-    return kept
 
 
 def pooled(study: Study, pairs: Pairs, found: Estimate | None, noise: Noise | None) -> Pooled | None:

@@ -40,6 +40,7 @@ _FRONT_NOTE = (
     f"Dashed: the Pareto front, of means that no other beats in both; costs within {MATCHED:.1%} count as "
     "equal, as those of matched models do. "
 )
+_ALIKE = "Arms that are one training at first count as one in that mean. "
 _KINDS = {
     _BASELINE: ("#D55E00", "diamond"),
     _FRONT: ("#0072B2", "circle"),
@@ -94,7 +95,9 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
     ending, axis = AXES[figure]
     seeds = shared_seeds([arm.figures[QUALITY] for arm in arms])
     points = []
-    for arm, own in zip(arms, centred([arm.figures[QUALITY] for arm in arms], seeds), strict=True):
+    begun = [analysis.begun_as[arm.name] for arm in arms]
+    own_bits = centred([arm.figures[QUALITY] for arm in arms], seeds, begun)
+    for arm, own in zip(arms, own_bits, strict=True):
         bits, whole = over(own, seeds)
         cost, _ = over(arm.figures[figure], list(bits.by_seed))
         points.append(_Point(arm.name, cost, bits, whole and len(seeds) > 1))
@@ -149,6 +152,7 @@ def pareto(analysis: Analysis, figure: str) -> Chart | None:
         f"intervals, cut at the edge where they are long. {seeds_note(seeds)} "
         + (_FRONT_NOTE if len(seeds) > 1 else "")
         + (CENTRED if len(seeds) > 1 else "")
+        + (_ALIKE if len(seeds) > 1 and len(set(begun)) < len(begun) else "")
         + "Axes do not start at zero. The chart of differences is the sharper comparison."
     )
     return one_chart(f"pareto_{ending}", f"Quality against {axis}", note, table, layers, margin=80, least=560)

@@ -7,6 +7,7 @@ from itertools import combinations
 
 from evaluation.benchmarks.figures import NONE, digits, probability
 from evaluation.sweeps.analysis import Analysis, Levels
+from evaluation.sweeps.beginnings import parted
 from evaluation.sweeps.cells import QUALITY
 from evaluation.sweeps.comparing import Comparison
 from evaluation.sweeps.pairing import Estimate, not_comparable, of_arm, same_training
@@ -174,6 +175,11 @@ def remarks(study: Study, analysis: Analysis) -> list[str]:
             said.append(
                 f"{first} and {second} are the same training: their difference is zero by definition."
             )
+    for (leader, *parted_at), arms in parted(study).items():
+        said.append(
+            f"{listed([leader, *arms])} are one training at first with some seeds, and not at "
+            f"{_seeds(parted_at)}, as on processors that round differently: differences are noisier there."
+        )
     pairs = {(arm, study.plan.baseline) for arm in study.arms}
     pairs |= {pair for some in study.plan.contrasts.values() for pair in some}
     for first, second in sorted(pairs):
@@ -227,7 +233,7 @@ def _revisions(study: Study) -> list[str]:
     return sorted({one for cell in study.cells for one in cell.texts["revision"].split()})
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def _seeds(seeds: Sequence[int | str]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}"
 
 

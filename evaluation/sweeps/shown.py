@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -74,21 +75,34 @@ def whisker(
     return first, last, cut(first, ends), cut(last, ends)
 
 
-def centred(found: Sequence[Estimate], seeds: Sequence[int]) -> list[Estimate]:
+def centred(
+    found: Sequence[Estimate], seeds: Sequence[int], begun_as: Sequence[str] | None = None
+) -> list[Estimate]:
     """Figures of arms as `CENTRED` says, the same means for those that have all seeds of the chart.
 
     The mean of a seed holds a share of each arm's own noise, which is given back to those that it is taken
     over (Morey, Tutorials in Quantitative Methods for Psychology, 2008): intervals are as wide as the noise.
+
+    Args:
+        found: figures of each arm.
+        seeds: of the chart.
+        begun_as: for each arm the one whose noise it shares, with which it counts as one; unset, none does.
     """
-    whole = [one for one in found if set(seeds) <= one.by_seed.keys()]
-    if len(whole) < 2 or len(seeds) < 2:
+    groups = list(begun_as) if begun_as is not None else list(map(str, range(len(found))))
+    whole = [
+        (one, group) for one, group in zip(found, groups, strict=True) if set(seeds) <= one.by_seed.keys()
+    ]
+    size = Counter(group for _, group in whole)
+    if len(size) < 2 or len(seeds) < 2:
         return list(found)
-    means = {seed: math.fsum(one.by_seed[seed] for one in whole) / len(whole) for seed in seeds}
-    middle, wider = math.fsum(means.values()) / len(means), math.sqrt(len(whole) / (len(whole) - 1))
+    means = {
+        seed: math.fsum(one.by_seed[seed] / size[group] for one, group in whole) / len(size) for seed in seeds
+    }
+    middle, wider = math.fsum(means.values()) / len(means), math.sqrt(len(size) / (len(size) - 1))
     moved = []
     for one in found:
         left = {seed: value - means.get(seed, middle) + middle for seed, value in one.by_seed.items()}
-        if one in whole:
+        if set(seeds) <= one.by_seed.keys():
             mean = math.fsum(left[seed] for seed in seeds) / len(seeds)
             left = {seed: mean + wider * (value - mean) for seed, value in left.items()}
         moved.append(estimate(left) or one)

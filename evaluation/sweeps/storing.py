@@ -63,7 +63,7 @@ def study_texts(study: Study, table: Path) -> dict[Path, str]:
 
 
 def load_study(table: Path) -> Study:
-    """A study from its three files; without the curves if their file is not there.
+    """A study from its three files.
 
     Raises:
         UserError: a file is missing, damaged or of another kind.
@@ -73,11 +73,12 @@ def load_study(table: Path) -> Study:
             f"sweep={table} does not exist: give the folder of mohge-sweep, or a table of its cells"
         )
     beside = table.with_suffix(".json")
-    if not beside.exists():
-        raise UserError(
-            f"{beside} is missing: it belongs beside {table.name}; copy it too, or make both again with "
-            f"{_REMAKE}"
-        )
+    for one in (beside, _curves(table)):  # curves tell which arms begin alike, and so what the noise is
+        if not one.exists():
+            raise UserError(
+                f"{one} is missing: it belongs beside {table.name}; copy it too, or make all again with "
+                f"{_REMAKE}"
+            )
     data = read_object(beside)
     if data.get("format") != FORMAT:
         raise UserError(
@@ -90,7 +91,7 @@ def load_study(table: Path) -> Study:
     except (KeyError, AttributeError, ValidationError) as error:
         raise UserError(f"{beside} is damaged: make it again with {_REMAKE}") from error
     cells = [_cell(row, table) for row in _rows(table, (*_KEYS, *TEXTS))]
-    curves = [_point(row, table) for row in _rows(_curves(table), _CURVE)] if _curves(table).exists() else []
+    curves = [_point(row, table) for row in _rows(_curves(table), _CURVE)]
     of_families = [arm for family in families for _, arm in family.levels]
     for arm in [*(cell.arm for cell in cells), *(point.arm for point in curves), *of_families]:
         if arm not in plan.arms:

@@ -154,6 +154,7 @@ REFUSED = {
     "empty": "sweep=.*empty is no sweep: give the folder of mohge-sweep",
     "gone.csv": "gone.csv does not exist",
     "bare.csv": "bare.json is missing: it belongs beside bare.csv",
+    "curveless.csv": "curveless.curves.csv is missing: it belongs beside curveless.csv",
     "columns.csv": "columns.csv has no column id",
     "words.csv": "words.csv is damaged .the row of moe seed 1",
     "arms.csv": "arms.csv has the arm other, which arms.json lacks",
@@ -183,10 +184,13 @@ def test_what_is_no_sweep_is_refused(name, sweep, tmp_path):
     (tmp_path / "planned_twice/sweep.json").write_text(json.dumps({**planned, "cells": planned["cells"] * 2}))
     write_plan(tmp_path / "unknown", {"moe": {"overrides": []}}, [1], baseline="x")
     write_plan(tmp_path / "begun", {"moe": {"overrides": []}}, [1], baseline="moe")
-    table, plan, _ = save_study(read_study(str(sweep)), tmp_path / "study.csv")
-    for stem in ("columns", "words", "arms", "latin", "quote", "short", "inf", "twice"):
+    table, plan, curves = save_study(read_study(str(sweep)), tmp_path / "study.csv")
+    for stem in ("columns", "words", "arms", "latin", "quote", "short", "inf", "twice", "plan", "curveless"):
         shutil.copy(plan, tmp_path / f"{stem}.json")
+        shutil.copy(curves, tmp_path / f"{stem}.curves.csv")
     text = table.read_text()
+    (tmp_path / "curveless.csv").write_text(text)
+    (tmp_path / "curveless.curves.csv").unlink()
     (tmp_path / "bare.csv").write_text(text)
     (tmp_path / "columns.csv").write_text(text.replace("id,", "it,", 1))
     (tmp_path / "words.csv").write_text(text.replace(",409600,", ",many,", 1))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import cycle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from invented_sweeps import write_plan
 from lxml import html
@@ -22,8 +23,10 @@ from evaluation.sweeps.blocks import all_sheets
 from evaluation.sweeps.charts import charts
 from evaluation.sweeps.labels import place
 from evaluation.sweeps.making import report_sweep
+from evaluation.sweeps.pairing import estimate
 from evaluation.sweeps.pareto import front
 from evaluation.sweeps.reading import read_study
+from evaluation.sweeps.shown import centred
 from evaluation.sweeps.terminal import narrowed
 from evaluation.sweeps.writing import figure_digest, pairs_of_document, renew_document, table_markdown
 from mohge.apps import report
@@ -281,6 +284,30 @@ def test_labels_cover_neither_each_other_nor_points():
             assert abs(y - other_y) >= 13 or x + width <= other_x or other_x + other_width <= x
         for point_x, point_y in points:
             assert abs(y - point_y) >= 6.5 or not x - 5 < point_x < x + width + 5
+
+
+def test_labels_of_one_column_are_in_the_order_of_their_points():
+    points = [(300.0, 150.0 + 3 * number * (-1) ** number) for number in range(16)]
+    texts = [f"arm_{number}" for number in range(16)]
+    labels = place(points, texts, (600, 380))
+    for side in (True, False):
+        column = [index for index in range(16) if (labels[index].x > 300) == side]
+        assert len(column) > 4
+        by_point = sorted(column, key=lambda index: points[index][1])
+        assert by_point == sorted(column, key=lambda index: labels[index].y)
+
+
+def test_whiskers_are_as_wide_as_the_noise_also_of_arms_that_are_one_training_at_first():
+    """Twelve arms of one noise, six of them near-copies: each deviates as much as it does by itself."""
+    rng = np.random.default_rng(1)
+    squares = []
+    for _ in range(500):
+        noise_AS = rng.normal(size=(7, 3))
+        values_AS = np.concatenate([noise_AS, np.repeat(noise_AS[:1], 5, axis=0)]) + rng.normal(size=3)
+        arms = [estimate(dict(enumerate(values))) for values in values_AS.tolist()]
+        groups = [*map(str, range(7)), *["0"] * 5]
+        squares.append([one.deviation**2 for one in centred(arms, [0, 1, 2], groups)])
+    np.testing.assert_allclose(np.mean(squares, 0), 1, atol=0.2)
 
 
 def test_sweep_is_short_for_its_path():
