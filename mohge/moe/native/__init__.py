@@ -85,6 +85,7 @@ class _Layer(ctypes.Structure):
         ("d_model", ctypes.c_int64),
         ("num_groups", ctypes.c_int64),
         ("per_group", ctypes.c_int64),
+        ("backward", ctypes.c_int64),
         ("groups", ctypes.POINTER(_Group)),
         ("counts", ctypes.c_void_p),
         ("tokens", ctypes.c_void_p),
@@ -101,7 +102,10 @@ class _Layer(ctypes.Structure):
 def _compute(
     counts_E: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor], **tensors: Tensor | None
 ) -> None:
-    """Call the library; all tensors are contiguous, and live at least as long as the call."""
+    """Call the library, for the backward pass if there are gradients to fill.
+
+    All tensors are contiguous, and live at least as long as the call.
+    """
     num_groups = len(parameters) // 2
     gate_up, down = parameters[:num_groups], parameters[num_groups:]
     groups = (_Group * num_groups)()
@@ -115,6 +119,7 @@ def _compute(
         d_model=down[0].shape[1],
         num_groups=num_groups,
         per_group=down[0].shape[0],
+        backward=bool(gradients),
         groups=groups,
         counts=counts_E.data_ptr(),
         **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},

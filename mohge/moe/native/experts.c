@@ -21,6 +21,7 @@ typedef struct {
 
 typedef struct {
     int64_t d_model, num_groups, per_group;
+    int64_t backward;                 /* 0 or 1, since tensors without rows may be NULL in both directions */
     const group *groups;
     const int64_t *counts, *tokens;   /* (E), (R) */
     const float *x;                   /* (T, D) */
@@ -297,7 +298,7 @@ static void work(void *of) {
     int64_t thread = __atomic_fetch_add(&job->next_thread, 1, __ATOMIC_RELAXED), t;
     float *scratch = job->scratch + thread * job->scratch_floats;
     while ((t = __atomic_fetch_add(&job->next_task, 1, __ATOMIC_RELAXED)) < job->num_tasks)
-        (job->layer->grad_y ? backward_expert : forward_block)(job, job->tasks + t, scratch);
+        (job->layer->backward ? backward_expert : forward_block)(job, job->tasks + t, scratch);
     finish_stores();
 }
 
@@ -307,14 +308,14 @@ static int costliest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-/* Compute the layer, forward if `grad_y` is NULL and backward otherwise; returns 0, or 1 if memory is short. */
+/* Compute the layer, forward or backward; returns 0, or 1 if memory is short. */
 int experts(const layer *layer, int64_t threads, parallel_function parallel) {
     int64_t D = layer->d_model, widest = 0, num_tasks = 0, E = layer->num_groups * layer->per_group;
     for (int64_t g = 0; g < layer->num_groups; g++) widest = MAX(widest, layer->groups[g].width);
-    int64_t block = CACHE_FLOATS / (layer->grad_y ? 2 * D + 3 * widest : D + 3 * widest) / LANES * LANES;
+    int64_t block = CACHE_FLOATS / (layer->backward ? 2 * D + 3 * widest : D + 3 * widest) / LANES * LANES;
     block = MIN(MAX(block, 2 * LANES), 256);
     for (int64_t e = 0; e < E; e++) {
-        num_tasks += layer->grad_y ? 1 : (layer->counts[e] + block - 1) / block;
+        num_tasks += layer->backward ? 1 : (layer->counts[e] + block - 1) / block;
     }
     job job = {.layer = layer, .num_tasks = num_tasks, .block = block};
     job.scratch_floats = APART(block) * (2 * APART(D) + 4 * APART(widest)) + DEPTH * COLUMNS;
@@ -326,7 +327,7 @@ int experts(const layer *layer, int64_t threads, parallel_function parallel) {
         for (int64_t e = 0; e < E; e++) {
             int64_t count = layer->counts[e], g = e / layer->per_group, n = e % layer->per_group;
             int64_t W = layer->groups[g].width;
-            int64_t parts = layer->grad_y ? 1 : (count + block - 1) / block;
+            int64_t parts = layer->backward ? 1 : (count + block - 1) / block;
             for (int64_t b = 0; b < parts; b++) {
                 int64_t first = count * b / parts, last = count * (b + 1) / parts;
                 job.tasks[t++] = (task){g, n, row + first, last - first, kept + first * 2 * W, (last - first) * W};

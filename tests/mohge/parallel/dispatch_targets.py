@@ -17,7 +17,7 @@ from mohge.parallel.mesh import build_mesh
 from mohge.parallel.sharding import spread_experts
 from mohge.parallel.sizes import MeshSizes
 
-D, WIDTHS, N, K = 16, (8, 16, 24), 4, 2
+D, WIDTHS, N, K = 16, (16, 32, 48), 4, 2  # whole vectors, so that all kernels can compute them
 E, T = len(WIDTHS) * N, 12
 """Tokens of each rank, unless the routing says otherwise."""
 

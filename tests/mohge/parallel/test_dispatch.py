@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from dispatch_targets import routings, spread, together
+from kernels_here import KERNELS_HERE
 from ranks_here import run_ranks
 
 
-@pytest.mark.parametrize(("kernel", "ranks"), [("loop", 4), ("fused", 4), ("grouped", 2), ("auto", 2)])
+@pytest.mark.parametrize(
+    ("kernel", "ranks"),
+    [("loop", 4), ("fused", 4), *((kernel, 2) for kernel in KERNELS_HERE if kernel in ("grouped", "native"))],
+)
 def test_twenty_routings(kernel, ranks):
     assert len(routings(ranks)) == 20
     expected, results = together(kernel, ranks), run_ranks(spread, ranks, kernel, ranks)

@@ -24,8 +24,11 @@ def routed(tokens: int, experts: int, top_k: int, skew: float = 0.0, seed: int =
     generator = torch.Generator().manual_seed(seed)
     popularity_E = -skew * torch.arange(1.0, experts + 1).log()
     logits_TE = torch.randn(tokens, experts, generator=generator) + popularity_E
-    decision: RoutingDecision = top_k_route(logits_TE.requires_grad_(), num_groups=1, expert_top_k=top_k)
-    return sort_rows(decision)
+    return sort_rows(decision_for(logits_TE, top_k))
+
+
+def decision_for(logits_TE: Tensor, top_k: int) -> RoutingDecision:
+    return top_k_route(logits_TE.requires_grad_(), num_groups=1, expert_top_k=top_k)
 
 
 def run(
@@ -63,6 +66,16 @@ def test_any_sizes(data: st.DataObject) -> None:
     top_k = data.draw(st.integers(1, len(widths) * per_group))
     skew = data.draw(st.sampled_from([0.0, 1.0, 5.0]))
     assert_agree(routed(tokens, len(widths) * per_group, top_k, skew), d_model, widths, per_group)
+
+
+@needs_compiler
+def test_without_any_rows_gradients_are_zero() -> None:
+    """A rank that no token was sent to: its gradients are written too, over whatever the memory held."""
+    rows = sort_rows(decision_for(torch.zeros(0, 4), top_k=2))
+    stale = [torch.full((2, 2 * 4 * LANES, 4 * LANES), 7.0) for _ in range(4)]
+    del stale  # freed, and likely to be what the gradients are made of
+    _, *gradients = run("native", rows, 4 * LANES, [4 * LANES, 4 * LANES], 2)
+    assert all(not gradient.any() for gradient in gradients)
 
 
 @needs_compiler
