@@ -99,13 +99,12 @@ def _prepare_documents(cfg: DataConfig, corpus: Corpus, *, progress: bool) -> Pa
 def _prepare_tokens(cfg: DataConfig, documents: Path, *, progress: bool) -> Path:
     corpus = read_manifest(CorpusManifest, documents, remedy(cfg, documents))
     given = Path(cfg.tokenizer).expanduser() if cfg.tokenizer else None
-    if given is not None:
-        load_tokenizer(given, cfg.vocab_size)
+    loaded = load_tokenizer(given, cfg.vocab_size) if given is not None else None
     settings: dict[str, object] = {
         "recipe": _RECIPE,
         "max_bytes": cfg.max_bytes,
         "validation_fraction": cfg.validation_fraction,
-        "tokenizer": sha256_of(given) if given else f"trained, {cfg.vocab_size} entries",
+        "tokenizer": digest(loaded.to_str()) if loaded else f"trained, {cfg.vocab_size} entries",
     }
     folder = tokens_folder(cfg, corpus.file.sha256, settings)
     if folder.exists():

@@ -54,6 +54,8 @@ def load_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{name} is not a tokenizer: {remedy}.") from error
+    tokenizer.no_padding()  # a file keeps the settings that its writer last encoded with
+    tokenizer.no_truncation()
     if not isinstance(tokenizer.model, models.BPE) or not isinstance(tokenizer.decoder, decoders.ByteLevel):
         kind = type(tokenizer.model).__name__
         raise UserError(f"{name} is not a byte-level BPE (its model is {kind}): {remedy}.")

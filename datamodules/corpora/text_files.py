@@ -17,13 +17,15 @@ from datamodules.progress import bytes_bar
 from mohge.config.schema import DataConfig
 from mohge.errors import UserError
 
-_RECIPE = 1
+_RECIPE = 2
 """Raised whenever the same files would give other documents."""
 _SUFFIXES = (".txt", ".md", ".jsonl")
 _PIECE_BYTES = 1 << 20
 """Longer files are cut, so that no single text has to be tokenized in one go."""
 _LONE_FILE_PIECES = 20
 """A file that is alone in its domain is cut into about this many pieces, so that some can be held out."""
+_LEAST_PART = 1 << 10
+"""Shorter lines are never cut."""
 _ROOT_DOMAIN = "text"
 
 
@@ -68,11 +70,13 @@ class TextFiles:
             _refuse_binary(path)
 
     def identity(self) -> dict[str, object]:
-        """Names, sizes and times of the files, and the fields that are read."""
-        states = [(self._name(path), path.stat()) for path in self.files]
+        """Names, domains, sizes and times of the files, and the fields that are read."""
+        states = [(self._name(path), self._domain(path), path.stat()) for path in self.files]
         return {
             "recipe": _RECIPE,
-            "files": digest([(name, state.st_size, state.st_mtime_ns) for name, state in states]),
+            "files": digest(
+                [(name, domain, state.st_size, state.st_mtime_ns) for name, domain, state in states]
+            ),
             "text_field": self._cfg.text_field,
             "domain_field": self._cfg.domain_field,
         }
@@ -172,10 +176,28 @@ def _pieces(path: Path, limit: int) -> Iterator[str]:
     size = 0
     with path.open(encoding="utf-8-sig") as file:
         for line in file:
-            piece.append(line)
-            size += len(line)
-            if size >= 2 * limit or (size >= limit and not line.strip()):
-                yield "".join(piece)
-                piece, size = [], 0
+            for part, part_bytes in _parts(line, max(limit, _LEAST_PART)):
+                piece.append(part)
+                size += part_bytes
+                if size >= 2 * limit or (size >= limit and not part.strip()):
+                    yield "".join(piece)
+                    piece, size = [], 0
     if piece:
         yield "".join(piece)
+
+
+def _parts(line: str, limit: int) -> Iterator[tuple[str, int]]:
+    """A line and its bytes or, if it is longer than `limit` bytes, parts of at most about so many.
+
+    They are cut at blanks, if there are any. Some files, such as text8, are one line.
+    """
+    size = len(line.encode())
+    step = max(len(line) * limit // max(size, 1), 1)
+    start = 0
+    while start < len(line):
+        end = start + step
+        if size > limit and end < len(line):
+            end = line.rfind(" ", start, end) + 1 or end
+        part = line[start:end] if size > limit else line
+        yield part, len(part.encode())
+        start += len(part)

@@ -59,6 +59,19 @@ def test_a_single_file_is_cut_and_its_end_held_out(configure: Configure, tmp_pat
     prepare(cfg, progress=False)
 
 
+@pytest.mark.parametrize(
+    "text", ["words of one line " * 4000, "一行沒有空格的字" * 4000, "字" * 7000 + "\n\nend"]
+)
+def test_a_single_file_of_one_line_is_cut_too(configure: Configure, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text(text, encoding="utf-8")
+    cfg = configure(path=str(path))
+    pieces = [document.text for document in TextFiles(cfg).documents(progress=False)]
+    assert "".join(pieces) == text
+    assert 10 <= len(pieces) <= 25
+    assert " " not in text or all(piece.endswith(" ") for piece in pieces)
+
+
 def test_byte_order_mark_and_windows_lines(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     documents = TextFiles(configure(path=str(tmp_path))).documents(progress=False)
@@ -70,6 +83,9 @@ def test_identity_follows_content_and_fields(configure: Configure, folder: Path)
     before = TextFiles(cfg).identity()
     assert TextFiles(cfg).identity() == before
     assert TextFiles(configure(path=str(folder), domain_field="topic")).identity() != before
+    same_files_in_one_domain = configure(path=str(folder / "**" / "*"))
+    assert TextFiles(same_files_in_one_domain).files == TextFiles(cfg).files
+    assert TextFiles(same_files_in_one_domain).identity() != before
     state = (folder / "prose" / "00.md").stat()
     os.utime(folder / "prose" / "00.md", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert TextFiles(cfg).identity() != before

@@ -42,6 +42,15 @@ def test_text_that_spells_the_end_token_is_text() -> None:
     assert token_bytes(TOKENIZER)[ids].sum() == 15
 
 
+def test_padding_and_truncation_that_a_file_has_kept_are_left_out(tmp_path: Path) -> None:
+    padded = copy()
+    padded.enable_padding(pad_id=0, pad_token="<|endoftext|>")
+    padded.enable_truncation(max_length=4)
+    loaded = load_tokenizer(save(padded, tmp_path / "tokenizer.json"), 300)
+    assert encode(loaded, TEXTS) == encode(copy(), TEXTS)
+    assert loaded.to_str() == TOKENIZER.to_str()
+
+
 def test_digits_are_single_tokens() -> None:
     (ids,) = encode(TOKENIZER, ["1234"])
     assert len(ids) == 4
