@@ -103,13 +103,20 @@ _PARTS = (
         lambda results: _active(results, short),
         lambda results: _active(results, _whole),
     ),
+    _Part(
+        lambda results: results.corpus_fingerprint,
+        lambda results: f"text {(results.corpus_fingerprint or 'unknown')[:8]}",
+        lambda results: f"text {results.corpus_fingerprint or 'unknown'}",
+    ),
     _Part(lambda results: results.design, _plain_name),
     _Part(_plain_name, _plain_name),
 )
 """What makes a design, each with how it is named; the first that tell arms apart make their names."""
-_ARCH, _LIKENESS = _PARTS[0], _PARTS[1:4]
-_OUTSIDE, _DESIGN = _PARTS[:-2], _PARTS[-2]
-"""What results.json says of the model itself; and the checksum of all settings, which old files lack."""
+_TEXT, _DESIGN = _PARTS[-3:-1]
+"""Checksums of the corpus and of all settings, which not all evaluations know."""
+_ARCH, _LIKENESS = _PARTS[0], (*_PARTS[1:4], _TEXT)
+_OUTSIDE = _PARTS[:-3]
+"""What results.json says of the model itself."""
 
 
 def arms_of(evaluations: Sequence[Evaluation]) -> list[Arm]:
@@ -148,10 +155,17 @@ def _designs(group: Sequence[Evaluation]) -> list[list[Evaluation]]:
     """Parts of a group of models that look alike: by settings, and by name where seeds are still the same."""
     unknown = [[one] for one in group if one.results.seed is None]
     seeded = [one for one in group if one.results.seed is not None]
-    known = {one.results.design for one in seeded} - {None}
-    parts = _grouped(seeded, [_DESIGN]) if len(known) > 1 else [seeded] if seeded else []
+    parts = [seeded] if seeded else []
+    for checksum in (_DESIGN, _TEXT):
+        parts = [finer for part in parts for finer in _split(part, checksum)]
     finer = [_grouped(part, _PARTS) if _same_seed(part) else [part] for part in parts]
     return [*(part for found in finer for part in found), *unknown]
+
+
+def _split(part: list[Evaluation], checksum: _Part) -> list[list[Evaluation]]:
+    """By a checksum, if several are known; one that is not known is then by itself."""
+    known = {checksum.key(one.results) for one in part} - {None}
+    return _grouped(part, [checksum]) if len(known) > 1 else [part]
 
 
 def _named(groups: Sequence[list[Evaluation]]) -> list[Arm]:

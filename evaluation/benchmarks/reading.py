@@ -107,6 +107,8 @@ class Results:
     tasks: dict[str, Task]
     settings: Settings
     run: str | None = None
+    corpus_fingerprint: str | None = None
+    """Of the text and its tokens, if known: two corpora may be of one kind."""
     design: str | None = None
     """Checksum of the training's configuration without seed, folders and hardware, if known."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.benchmarks.arms import Arm, without_seed
 from evaluation.benchmarks.pairing import MISSING, partners
+from evaluation.benchmarks.reading import Results
 
 _ROUGH = 10
 """Items on which two models differ, below which a bootstrap interval is rough."""
@@ -125,7 +126,7 @@ def _unfair(arm: Arm, base: Arm) -> Iterator[str]:
     pairs = (
         ("architecture", arm.results.arch, base.results.arch),
         ("training tokens", arm.results.training_tokens, base.results.training_tokens),
-        ("corpus", arm.results.corpus, base.results.corpus),
+        ("corpus", *_corpora(arm.results, base.results)),
         ("model size", arm.results.model, base.results.model),
     )
     differing = [
@@ -135,6 +136,14 @@ def _unfair(arm: Arm, base: Arm) -> Iterator[str]:
     ]
     if len(differing) > 1:
         yield f"{arm.name} and {base.name} differ in more than one way: {', '.join(differing)}."
+
+
+def _corpora(mine: Results, theirs: Results) -> tuple[str | None, str | None]:
+    """Their names, with checksums where only these differ."""
+    texts = (mine.corpus_fingerprint, theirs.corpus_fingerprint)
+    if mine.corpus != theirs.corpus or None in texts or texts[0] == texts[1]:
+        return mine.corpus, theirs.corpus
+    return f"{mine.corpus} {str(texts[0])[:8]}", f"{theirs.corpus} {str(texts[1])[:8]}"
 
 
 def _seeds(arm: Arm, base: Arm) -> Iterator[str]:

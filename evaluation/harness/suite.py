@@ -200,6 +200,7 @@ def _facts(model: LanguageModel, suite: SuiteConfig, batch_size: int, world: int
         "model": config.model.name,
         "seed": config.seed if trained else None,
         "corpus": config.data.name if trained else None,
+        "corpus_fingerprint": model.corpus,
         "design": design_of(config) if trained else None,
         "step": model.step,
         "training_tokens": model.tokens,

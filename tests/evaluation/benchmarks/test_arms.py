@@ -53,6 +53,11 @@ def test_seeds_make_one_arm(tmp_path):
             ["nano-mohge (2)", "nano-mohge (3)", "nano-mohge (1)"],
         ),
         (
+            [{"corpus_fingerprint": "a" * 64}, {"corpus_fingerprint": "b" * 64, "seed": 2}],
+            ["text aaaaaaaa", "text bbbbbbbb"],
+        ),
+        ([{"corpus_fingerprint": "a" * 64}, {"seed": 2}], ["mohge"]),
+        (
             [{"corpus": None}, {"corpus": "unknown corpus", "checkpoint": "/b"}],
             ["unknown corpus (1)", "unknown corpus (2)"],
         ),
@@ -63,7 +68,14 @@ def test_seeds_make_one_arm(tmp_path):
     ],
     ids=[
         *("arch", "size", "tokens", "corpus", "widths", "active", "rounding"),
-        *("settings", "settings alone", "a corpus of that name", "settings in the name"),
+        *(
+            "settings",
+            "settings alone",
+            "text",
+            "text of one alone",
+            "a corpus of that name",
+            "settings in the name",
+        ),
     ],
 )
 def test_an_arm_is_named_by_what_tells_it_apart(tmp_path, facts, names):

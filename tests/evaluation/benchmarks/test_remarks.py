@@ -40,6 +40,21 @@ def test_what_is_not_known_of_a_training_is_said_and_not_compared(tmp_path):
     assert not any("None" in cell for sheet in sheets(found) for row in sheet.rows for cell in row)
 
 
+def test_two_texts_of_one_kind_are_two_corpora(tmp_path):
+    tasks = {"piqa": task(right(10, ITEMS), label="PIQA")}
+    mine = write_evaluation(tmp_path / "mine", tasks, arch="mohge", corpus_fingerprint="a" * 64)
+    moe = [
+        write_evaluation(tmp_path / text, tasks, arch="moe", name=text, corpus_fingerprint=text * 64)
+        for text in "ba"
+    ]
+    assert said(
+        compare([mine, moe[0]]), "more than one way: architecture", "corpus (letters aaaaaaaa and letters bb"
+    )
+    both = compare([mine, *moe])
+    assert {arm["baseline"] for arm in both["arms"].values()} == {"moe text aaaaaaaa", None}
+    assert not said(both, "differ in more than one way")
+
+
 def test_settings_that_were_not_recorded_are_told_where_names_differ(tmp_path):
     tasks = {"piqa": task(right(10, ITEMS), label="PIQA")}
     folders = [
