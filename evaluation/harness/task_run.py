@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from evaluation.harness.bridge import MohgeLM
 from evaluation.harness.results import Found, Item, collect_items, metrics_of, task_entry
-from evaluation.harness.scoring import NOTHING
+from evaluation.harness.scoring import Usage
 from evaluation.harness.tasks import Tasks
 from evaluation.statistics.scores import mean_of_scores_error
 from mohge.config.schema import SuiteConfig
@@ -38,30 +38,49 @@ def run_task(
         progress: called with the label, requests answered and all requests.
     """
     loaded = tasks.load(name)
-    label = tasks.label(name)
-    lm.on_progress(lambda done, total: progress(label, done, total))
-    found = evaluate(lm, loaded, limit=suite.limit, bootstrap_iters=0, log_samples=True)
-    usage, cut = lm.take_usage()
-    config = lm.language_model.config
     if name in loaded["groups"] and loaded["groups"][name].has_aggregation:
+        found, usage, cut = _answered(lm, loaded, tasks.label(name), suite, progress)
         items, metrics, subtasks = _pooled(name, loaded, found)
         fewshot = max(found["n-shot"].get(task, 0) for task in loaded["tasks"])
-        version = found["versions"].get(name)
-        entry = task_entry(config, label, items, metrics, subtasks, fewshot, version, usage, cut)
+        version, config = found["versions"].get(name), lm.language_model.config
+        entry = task_entry(config, tasks.label(name), items, metrics, subtasks, fewshot, version, usage, cut)
         return [Found(name, entry, items)]
-    entries = []
-    for task_name, task in loaded["tasks"].items():
-        samples = found["samples"][task_name]
-        items = collect_items(samples, task)
-        metrics = metrics_of(
-            found["results"][task_name], items, samples, task.aggregation(), task.higher_is_better()
-        )
-        # A tag's tasks are answered together, so that what one of them took is not known.
-        own, own_cut = (usage, cut) if len(loaded["tasks"]) == 1 else (NOTHING, 0)
-        fewshot, version = found["n-shot"].get(task_name, 0), found["versions"].get(task_name)
-        entry = task_entry(config, tasks.label(task_name), items, metrics, {}, fewshot, version, own, own_cut)
-        entries.append(Found(task_name, entry, items))
-    return entries
+    return [
+        _alone(lm, task_name, task, tasks.label(task_name), suite, progress)
+        for task_name, task in loaded["tasks"].items()
+    ]
+
+
+def _alone(
+    lm: MohgeLM,
+    name: str,
+    task: Any,
+    label: str,
+    suite: SuiteConfig,
+    progress: Callable[[str, int, int], None],
+) -> Found:
+    """A task by itself, so that what it took is known."""
+    found, usage, cut = _answered(lm, {"tasks": {name: task}, "groups": {}}, label, suite, progress)
+    samples = found["samples"][name]
+    items = collect_items(samples, task)
+    metrics = metrics_of(found["results"][name], items, samples, task.aggregation(), task.higher_is_better())
+    fewshot, version = found["n-shot"].get(name, 0), found["versions"].get(name)
+    config = lm.language_model.config
+    entry = task_entry(config, label, items, metrics, {}, fewshot, version, usage, cut)
+    return Found(name, entry, items)
+
+
+def _answered(
+    lm: MohgeLM,
+    loaded: Any,
+    label: str,
+    suite: SuiteConfig,
+    progress: Callable[[str, int, int], None],
+) -> tuple[Any, Usage, int]:
+    """What lm-eval finds, what the answers took, and how many contexts were cut."""
+    lm.on_progress(lambda done, total: progress(label, done, total))
+    found = evaluate(lm, loaded, limit=suite.limit, bootstrap_iters=0, log_samples=True)
+    return found, *lm.take_usage()
 
 
 def _pooled(
@@ -85,10 +104,12 @@ def _pooled(
     pooled = metrics_of(found["groups"][name], items, samples, aggregation, higher)
     alike = {one.metric for one in loaded["groups"][name].aggregate_metric_list if not one.weight_by_size}
     for metric, score in pooled.items():
-        if (
-            metric.partition("/")[0] in alike
-        ):  # tasks count alike, however many items they have: no mean of items
+        # Tasks that count alike however many items they have are no mean of items, and a mean of ratios is no
+        # ratio of sums.
+        by_task = metric.partition("/")[0] in alike
+        if by_task or score["aggregation"] == "ratio":
+            weights = [1 if by_task else part["items"] for part in subtasks.values()]
             errors = [part["metrics"][metric]["stderr"] for part in subtasks.values()]
-            score["stderr"] = None if None in errors else mean_of_scores_error(errors)
+            score["stderr"] = None if None in errors else mean_of_scores_error(errors, weights)
             score["aggregation"] = "other"
     return items, pooled, subtasks

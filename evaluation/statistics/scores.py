@@ -66,6 +66,13 @@ def is_binary(parts_N2: np.ndarray) -> bool:
     return bool(np.isin(parts_N2[:, 0], (0, 1)).all() and (parts_N2[:, 1] == 1).all())
 
 
-def mean_of_scores_error(errors: Sequence[float]) -> float:
-    """Standard error of the mean of independent scores, as of several tasks: √Σe² over their number."""
-    return math.sqrt(sum(error * error for error in errors)) / len(errors)
+def mean_of_scores_error(errors: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Standard error of the mean of independent scores, as of several tasks: √Σ(we)² over Σw.
+
+    Args:
+        errors: of each score.
+        weights: of each; unset, they count alike.
+    """
+    weights = [1.0] * len(errors) if weights is None else weights
+    squares = ((weight * error) ** 2 for weight, error in zip(weights, errors, strict=True))
+    return math.sqrt(sum(squares)) / sum(weights)

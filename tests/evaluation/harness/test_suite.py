@@ -18,6 +18,7 @@ from rank_evaluation_targets import (
 from ranks_here import run_ranks
 from tiny_language_model import tiny_language_model
 
+from evaluation.benchmarks.reading import read_evaluation
 from evaluation.harness import bridge
 from evaluation.harness.suite import run_suite
 from mohge.config.schema import SuiteConfig
@@ -248,8 +249,12 @@ def test_a_group_without_a_score_is_its_tasks(tasks, tmp_path):
     (tasks / "_bare.yaml").write_text(
         yaml.safe_dump({"group": "invented_bare_local", "task": group["task"]}), encoding="utf-8"
     )
-    results = run(tmp_path, tasks, "invented_bare_local")
+    results = run(tmp_path, tasks, "invented_bare_local", keep_answers=False)
     assert set(results["tasks"]) == {f"{GROUP}_a", f"{GROUP}_b"}
+    costs = [entry["cost"] for entry in results["tasks"].values()]
+    assert [cost["requests"] for cost in costs] == [16, 32]
+    assert all(cost["seconds"] > 0 and cost["tokens"] > 0 for cost in costs)
+    assert sum(cost["cut_contexts"] for cost in costs) > 0
 
 
 def test_a_group_whose_tasks_count_alike_is_no_mean_of_items(tasks, tmp_path):
@@ -263,6 +268,37 @@ def test_a_group_whose_tasks_count_alike_is_no_mean_of_items(tasks, tmp_path):
     assert found["value"] == pytest.approx((parts[0]["value"] + parts[1]["value"]) / 2)
     assert found["stderr"] == pytest.approx(math.hypot(parts[0]["stderr"], parts[1]["stderr"]) / 2)
     assert found["aggregation"] == "other"
+
+
+def test_a_mean_of_ratios_is_no_ratio_of_sums(tasks, tmp_path):
+    """lm-eval weighs the scores of a group's tasks by their items, also where these are ratios."""
+    text, word = (yaml.safe_load((tasks / f"{one}.yaml").read_text(encoding="utf-8")) for one in (TEXT, WORD))
+    other = {"dataset_kwargs": word["dataset_kwargs"], "doc_to_target": "{{passage}}"}
+    for part, change in (("a", {}), ("b", other)):
+        one = {**text, "task": f"invented_{part}_text_local", **change}
+        (tasks / f"_text_{part}.yaml").write_text(yaml.safe_dump(one), encoding="utf-8")
+    group = {
+        "group": "invented_texts_local",
+        "task": [f"invented_{part}_text_local" for part in "ab"],
+        "aggregate_metric_list": [{"metric": "bits_per_byte", "weight_by_size": True}],
+    }
+    (tasks / "_texts.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    entry = run(tmp_path, tasks, "invented_texts_local")["tasks"]["invented_texts_local"]
+    found, parts = entry["metrics"]["bits_per_byte"], list(entry["subtasks"].values())
+    assert found["aggregation"] == "other"
+    assert parts[0]["metrics"] != parts[1]["metrics"]
+    errors = [part["metrics"]["bits_per_byte"]["stderr"] * part["items"] for part in parts]
+    assert found["stderr"] == pytest.approx(math.hypot(*errors) / sum(part["items"] for part in parts))
+    assert read_evaluation(tmp_path / "eval/invented").done("invented_texts_local") is not None
+
+
+def test_examples_for_a_task_that_is_not_asked_are_refused(tasks, tmp_path):
+    for key in (CHOICE, f"{GROUP}_a"):
+        with pytest.raises(UserError, match=rf"eval.fewshot: {key} is none of eval.tasks, nor a task of"):
+            run_suite(MODEL, suite(WORD, fewshot={key: 2}), tmp_path / "some", batch_size=4, benchmarks=tasks)
+    settings = suite(GROUP, fewshot={f"{GROUP}_a": 1})
+    found = run_suite(MODEL, settings, tmp_path / "group", batch_size=4, benchmarks=tasks)
+    assert found["tasks"][GROUP]["fewshot"] == 1
 
 
 def test_a_misspelt_task_of_examples_is_refused(tasks, tmp_path):
