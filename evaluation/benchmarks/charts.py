@@ -24,11 +24,15 @@ from evaluation.report.tables import Chart, DataTable, Value
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
 
 
+NAMES = ("differences", "differences_bits", "widths")
+"""Of all charts that a comparison may have."""
+
+
 def charts(comparison: Mapping[str, Any]) -> list[Chart]:
     """All that have something to show; `run` in their tables is the arm."""
     found = [
-        _differences(comparison, "differences", in_percent=True),
-        _differences(comparison, "differences_bits", in_percent=False),
+        _differences(comparison, NAMES[0], in_percent=True),
+        _differences(comparison, NAMES[1], in_percent=False),
         _widths(comparison),
     ]
     return [chart for chart in found if chart is not None]
@@ -147,5 +151,5 @@ def _widths(comparison: Mapping[str, Any]) -> Chart | None:
     )
     title = "Widths of experts by task"
     return panels(
-        "widths", title, note, table, layered(bars), by="run", columns=1, margin=label_margin(tasks)
+        NAMES[2], title, note, table, layered(bars), by="run", columns=1, margin=label_margin(tasks)
     )

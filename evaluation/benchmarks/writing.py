@@ -29,7 +29,7 @@ def write_comparison(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
     # Late: altair takes a second to import.
     import vl_convert
 
-    from evaluation.benchmarks.charts import charts
+    from evaluation.benchmarks.charts import NAMES, charts
     from evaluation.benchmarks.page import as_page
 
     drawn = charts(comparison)
@@ -46,4 +46,7 @@ def write_comparison(comparison: Mapping[str, Any], folder: Path) -> list[Path]:
         with atomic_path(path) as temporary:
             temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
     write_json_atomically(folder / f"{STEM}.json", comparison)
+    for name in set(NAMES) - {chart.name for chart in drawn}:  # of an earlier comparison
+        for kind in ("png", "csv"):
+            (folder / CHARTS / f"{name}.{kind}").unlink(missing_ok=True)
     return [folder / f"{STEM}.json", *texts, *pictures]

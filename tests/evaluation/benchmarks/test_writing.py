@@ -127,6 +127,17 @@ def test_files(three, files):
     assert rows[1].startswith(f"mohge,PIQA (acc),{100 * difference['difference']:.7g},")
 
 
+def test_charts_of_an_earlier_comparison_do_not_stay(tmp_path):
+    tasks = {"piqa": task(right(10, 40), label="PIQA")}
+    folders = [write_evaluation(tmp_path / arch, tasks, arch=arch) for arch in ("mohge", "moe")]
+    write_comparison(compare(folders), tmp_path / "tables")
+    assert (tmp_path / "tables/charts/differences.png").exists()
+    (tmp_path / "tables/charts/mine.png").touch()
+    write_comparison(compare(folders[:1]), tmp_path / "tables")
+    assert not list((tmp_path / "tables/charts").glob("differences*"))
+    assert (tmp_path / "tables/charts/mine.png").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_page_in_a_browser(files, size):
