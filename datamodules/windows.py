@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -38,6 +39,7 @@ class ValidationWindows(Dataset[dict[str, Tensor]]):
 
     def __init__(self, store: TokenStore, context: int, per_domain: int | None) -> None:
         self._tokens: TokenFile = store.tokens
+        self._document_starts = store.documents["start"]
         self._windows: list[tuple[int, int, int]] = []
         """Start, length and domain of each window."""
         for domain in range(len(store.manifest.domains)):
@@ -57,6 +59,11 @@ class ValidationWindows(Dataset[dict[str, Tensor]]):
         """{"tokens": int64 (S+1,) or shorter, "domain": int64 ()}."""
         start, length, domain = self._windows[window]
         return {"tokens": torch.from_numpy(self._tokens.read(start, length)), "domain": torch.tensor(domain)}
+
+    def document(self, window: int) -> int:
+        """Number of the document that the middle of a window is of."""
+        start, length, _ = self._windows[window]
+        return int(np.searchsorted(self._document_starts, start + length // 2, side="right")) - 1
 
     def spread(self, count: int) -> list[int]:
         """Numbers of about `count` windows: equally many of each domain, at least one, evenly spaced.

@@ -158,7 +158,8 @@ def _designs(group: Sequence[Evaluation]) -> list[list[Evaluation]]:
     parts = [seeded] if seeded else []
     for checksum in (_DESIGN, _TEXT):
         parts = [finer for part in parts for finer in _split(part, checksum)]
-    finer = [_grouped(part, _PARTS) if _same_seed(part) else [part] for part in parts]
+    told = [part for part in _PARTS if part is not _TEXT]  # which not all know, and so tells no two apart
+    finer = [_grouped(part, told) if _same_seed(part) else [part] for part in parts]
     return [*(part for found in finer for part in found), *unknown]
 
 

@@ -71,6 +71,8 @@ def obstacle(one: Evaluation, other: Evaluation, task: str) -> str | None:
     if one.items[task].keys != other.items[task].keys:
         sizes = "" if mine.items == theirs.items else f" ({mine.items} and {theirs.items})"
         return f"{names} answered different items{sizes}"
+    if one.items[task].clusters != other.items[task].clusters:
+        return f"{names} do not tell alike which items are of one text: evaluate both again"
     return None
 
 

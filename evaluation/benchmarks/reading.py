@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from evaluation.statistics.scores import parts_of_mean, score
+from evaluation.statistics.scores import by_cluster, parts_of_mean, score
 from mohge.errors import UserError
 from mohge.training.run_folder import RESULTS
 
@@ -121,6 +121,8 @@ class Items:
     """Name in the task, and hash of the content; sorted."""
     parts: dict[str, np.ndarray]
     """For each metric that is a mean or a ratio of the items: parts_N2."""
+    clusters: tuple[str, ...]
+    """Which items are alike, as pieces of one text; an item by itself has its own name."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,11 @@ class Evaluation:
         return found if found is not None and found.status == "done" else None
 
     def parts(self, task: str, metric: str) -> np.ndarray | None:
-        """parts_N2 of a metric, or None where there are no figures for items."""
-        return self.items[task].parts.get(metric) if task in self.items else None
+        """parts_N2 of a metric, of items or clusters of them; None where there are no figures for items."""
+        items = self.items.get(task)
+        if items is None or metric not in items.parts:
+            return None
+        return by_cluster(items.parts[metric], items.clusters)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -176,6 +181,7 @@ def _items(folder: Path, name: str, task: Task) -> Items:
     if not task.metrics or task.primary not in task.metrics:
         raise _damaged(folder / RESULTS, f"task {name} lacks its primary metric {task.primary}")
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    clusters: dict[tuple[str, str], str] = {}
     # Not splitlines: a line separator (U+2028) within a text ends no line of JSON.
     for number, line in enumerate(_text(path).removesuffix("\n").split("\n"), start=1):
         try:
@@ -185,7 +191,7 @@ def _items(folder: Path, name: str, task: Task) -> Items:
             raise _damaged(path, f"line {number} is no item with a hash and metrics") from error
         if key in rows:
             raise _damaged(path, f"line {number} repeats item {key[0]}")
-        rows[key] = found
+        rows[key], clusters[key] = found, f"cluster {row['cluster']}" if "cluster" in row else str(key)
     if len(rows) != task.items:
         raise _damaged(path, f"it has {len(rows)} items, and results.json says {task.items}")
     keys = tuple(sorted(rows))
@@ -204,7 +210,7 @@ def _items(folder: Path, name: str, task: Task) -> Items:
             if not math.isclose(score(parts_N2), facts.value, rel_tol=_NEAR, abs_tol=_NEAR):
                 raise _damaged(path, f"its {metric} is {score(parts_N2):.6g}, not the {facts.value:.6g} told")
             parts[metric] = parts_N2
-    return Items(keys, parts)
+    return Items(keys, parts, tuple(clusters[key] for key in keys))
 
 
 def _text(path: Path) -> str:

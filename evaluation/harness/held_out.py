@@ -17,7 +17,7 @@ from evaluation.harness.evaluating import no_held_out
 from evaluation.harness.results import Found, Item, task_entry
 from evaluation.harness.scoring import Pair
 from evaluation.language_model import LanguageModel
-from evaluation.statistics.scores import score, standard_error
+from evaluation.statistics.scores import by_cluster, score, standard_error
 from evaluation.tokens.source import open_own
 
 NAME = "held_out"
@@ -40,6 +40,7 @@ def score_held_out(lm: MohgeLM, tokens: int | None, progress: Callable[[str, int
     data = _open(model)
     sample = data.val_dataloader() if tokens is None else data.validation_sample(tokens)
     pairs, names = [], []
+    clusters = [str(sample.dataset.document(number)) for some in sample.batch_sampler for number in some]
     for batch in sample:
         for window, domain in zip(batch["tokens"].tolist(), batch["domain"].tolist(), strict=True):
             pairs.append(Pair((window[0],), tuple(window[1:])))
@@ -47,7 +48,7 @@ def score_held_out(lm: MohgeLM, tokens: int | None, progress: Callable[[str, int
     token_bytes_V = data.token_bytes_V.tolist()
     items: list[Item] = []
     counts = dict.fromkeys(data.domains, 0)
-    for domain, pair, found in zip(names, pairs, lm.score(pairs), strict=True):
+    for domain, document, pair, found in zip(names, clusters, pairs, lm.score(pairs), strict=True):
         content = hashlib.sha256(repr(pair.continuation).encode()).hexdigest()
         nats = -found.log_likelihood
         size = sum(token_bytes_V[token] for token in pair.continuation)
@@ -55,7 +56,7 @@ def score_held_out(lm: MohgeLM, tokens: int | None, progress: Callable[[str, int
             "bits_per_byte": [nats / math.log(2), float(size)],
             "loss": [nats, float(len(pair.continuation))],
         }
-        items.append(Item(f"{domain}/{counts[domain]}", content, metrics, requests=1))
+        items.append(Item(f"{domain}/{counts[domain]}", content, metrics, requests=1, cluster=document))
         counts[domain] += 1
     usage, cut = lm.take_usage()
     subtasks = {
@@ -84,7 +85,7 @@ def _metrics(items: Sequence[Item]) -> dict[str, dict[str, Any]]:
         parts_N2 = np.array([item.metrics[name] for item in items], dtype=np.float64)
         metrics[name] = {
             "value": score(parts_N2),
-            "stderr": standard_error(parts_N2),
+            "stderr": standard_error(by_cluster(parts_N2, [str(item.cluster) for item in items])),
             "aggregation": "ratio",
             "higher_is_better": False,
         }

@@ -37,10 +37,13 @@ class Item:
     """Continuations that were compared; 0 if it is not multiple choice."""
     requests: int = 0
     """That were made of it."""
+    cluster: str | None = None
+    """Items of one cluster are alike, as pieces of one text are; None of an item by itself."""
 
     def plain(self) -> dict[str, Any]:
         """As it is written."""
-        return {"item": self.name, "hash": self.hash, "metrics": self.metrics}
+        facts = {"item": self.name, "hash": self.hash, "metrics": self.metrics}
+        return facts if self.cluster is None else {**facts, "cluster": self.cluster}
 
 
 @dataclass(frozen=True)

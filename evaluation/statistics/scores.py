@@ -29,6 +29,18 @@ def score(parts_N2: np.ndarray) -> float:
     return float(numerator / denominator)
 
 
+def by_cluster(parts_N2: np.ndarray, clusters_N: Sequence[str]) -> np.ndarray:
+    """parts_C2 of clusters of items, in the order of their first items: the same score, of fewer items.
+
+    Items of one cluster, such as pieces of one text, are alike: drawn or swapped one by one they would seem
+    to say more than they do. Sums over clusters are items of a ratio again (Cochran 1977, section 9A.1).
+    """
+    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters_N))}
+    parts_C2 = np.zeros((len(places), 2))
+    np.add.at(parts_C2, [places[cluster] for cluster in clusters_N], parts_N2)
+    return parts_C2
+
+
 def standard_error(parts_N2: np.ndarray) -> float | None:
     """Standard error of `score` over items drawn at random; None with fewer than two items.
 

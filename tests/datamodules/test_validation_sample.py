@@ -56,6 +56,20 @@ def test_a_sample_is_a_part_of_what_validation_reads(configure: Configure) -> No
     assert {tuple(row) for tokens in sample for row in tokens.tolist()} <= everything
 
 
+def test_a_window_is_of_the_document_that_its_middle_is_of(configure: Configure) -> None:
+    module = make(configure, a=60, b=20)
+    windows, documents = ValidationWindows(module.store, 32, None), module.store.documents
+    found = [windows.document(number) for number in range(len(windows))]
+    assert all(documents["validation"][found])
+    assert documents["domain"][found].tolist() == [
+        int(windows[number]["domain"]) for number in range(len(windows))
+    ]
+    for number, document in enumerate(found):
+        start, length, _ = windows._windows[number]
+        assert 0 <= start + length // 2 - documents["start"][document] < documents["length"][document]
+    assert len(set(found)) > 2
+
+
 def test_tokens_are_counted_in_the_training_part(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

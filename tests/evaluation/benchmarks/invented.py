@@ -76,6 +76,7 @@ def _task(folder, name, one, arch):
             "hash": f"{name}-{place}",
             "metrics": {metric: values[place] for metric, values in columns.items()},
             "answer": "ignored",
+            **({"cluster": str(one["facts"]["clusters"][place])} if "clusters" in one["facts"] else {}),
         }
         for place in range(len(one["items"]))
     ]

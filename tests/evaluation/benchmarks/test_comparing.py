@@ -173,11 +173,31 @@ def test_arms_without_a_common_seed(tmp_path):
     assert said(found, "no seed in common")
 
 
+def test_items_of_one_text_are_taken_together(tmp_path):
+    """Ten texts of four equal pieces say as much as ten items."""
+    texts = [[2.0 + 0.1 * (n % 3), 1.0] for n in range(10)]
+    better = [[bits - 0.05 * (n % 2), size] for n, (bits, size) in enumerate(texts)]
+    clusters, found = {"clusters": [n // 4 for n in range(40)]}, []
+    for times, facts in ((1, {}), (4, clusters)):
+        mine, theirs = (
+            {
+                "text": task(
+                    [item for item in some for _ in range(times)], label="T", metric="bits_per_byte", **facts
+                )
+            }
+            for some in (better, texts)
+        )
+        difference = two(tmp_path / str(times), mine, theirs)["arms"]["mohge"]["tasks"]["text"]["difference"]
+        found.append([difference[key] for key in ("difference", "low", "high", "p")])
+    assert found[1] == pytest.approx(found[0])
+
+
 @pytest.mark.parametrize(
     ("facts", "why"),
     [
         ({"fewshot": 5}, "different few-shot examples (5 and 0)"),
         ({"version": 2.0}, "different versions of the task (2.0 and 1.0)"),
+        ({"clusters": [0] * 20 + [1] * 20}, "do not tell alike which items are of one text"),
         ({}, "answered different items (20 and 40)"),
     ],
 )

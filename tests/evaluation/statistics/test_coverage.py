@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from evaluation.statistics.pairs import bootstrap_interval, mcnemar, permutation_test
-from evaluation.statistics.scores import parts_of_mean, score_interval, standard_error
+from evaluation.statistics.scores import by_cluster, parts_of_mean, score_interval, standard_error
 from evaluation.statistics.seeds import over_seeds
 
 TRIALS = 2000
@@ -115,6 +115,24 @@ def test_permutation_tests_of_ratios_do_not_cry_wolf():
     )
     assert np.mean(p <= 0.05) <= FALSE_ALARMS
     assert stats.kstest(p, "uniform").pvalue > 0.001
+
+
+def test_pieces_of_texts_do_not_cry_wolf_if_they_are_taken_together():
+    """Pieces of a text are alike in what one model or the other finds hard: one by one they say too much."""
+    rng, trials = np.random.default_rng(8), TRIALS // 2
+    texts_of = np.repeat(np.arange(40), 9)
+    alike = rng.normal(0, 0.05, (trials, 2, 40))[:, :, texts_of] + rng.normal(0, 0.1, (trials, 2, 360))
+    size = np.full(360, 1000.0)
+    pairs = [[np.stack([1000 * (2 + one), size], 1) for one in trial] for trial in alike]
+    together = [[by_cluster(parts, list(map(str, texts_of))) for parts in pair] for pair in pairs]
+    p, alone = (
+        np.array([permutation_test([tuple(pair)], seed, 299)[0] for seed, pair in enumerate(some)])
+        for some in (together, pairs[: trials // 5])
+    )
+    assert np.mean(p <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
+    assert np.mean(alone <= 0.05) > 0.15, "else there would be nothing to take together"
+    intervals = [bootstrap_interval([tuple(pair)], seed) for seed, pair in enumerate(together)]
+    assert LEAST - 0.01 <= covered(intervals) <= MOST
 
 
 def test_permutation_tests_of_macro_averages_do_not_cry_wolf():

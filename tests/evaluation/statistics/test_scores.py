@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from evaluation.statistics.scores import (
+    by_cluster,
     is_binary,
     mean_of_scores_error,
     parts_of_mean,
@@ -12,6 +13,14 @@ from evaluation.statistics.scores import (
     score_interval,
     standard_error,
 )
+
+
+def test_clusters_are_sums_in_the_order_of_their_first_items():
+    parts_N2 = np.array([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    parts_C2 = by_cluster(parts_N2, ["b", "a", "b", "c"])
+    np.testing.assert_array_equal(parts_C2, [[6, 8], [3, 4], [7, 8]])
+    assert score(parts_C2) == score(parts_N2)
+    np.testing.assert_array_equal(by_cluster(parts_N2, list("abcd")), parts_N2)
 
 
 def test_a_mean_has_the_textbook_standard_error():

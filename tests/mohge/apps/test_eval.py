@@ -116,6 +116,10 @@ def test_held_out_text_gives_the_bits_per_byte_of_validation(folder: Path) -> No
     last = [record for record in read_metrics(folder / "run") if "val/bits_per_byte" in record][-1]
     assert found["metrics"]["bits_per_byte"]["value"] == pytest.approx(last["val/bits_per_byte"], rel=1e-5)
     assert set(found["subtasks"]) == {"lists", "prose"}
+    samples = folder / "run" / "eval" / STEP / "perplexity" / "samples" / "held_out.jsonl"
+    rows = list(map(json.loads, samples.read_text(encoding="utf-8").splitlines()))
+    documents = {row["cluster"] for row in rows}
+    assert 1 < len(documents) < len(rows), "windows of one document are alike"
     for domain, part in found["subtasks"].items():
         value = part["metrics"]["bits_per_byte"]["value"]
         assert value == pytest.approx(last[f"val/bits_per_byte/{domain}"], rel=1e-5)
