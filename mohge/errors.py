@@ -32,6 +32,10 @@ class Interrupted(Exception):  # noqa: N818  (it is not an error: the run saved 
         super().__init__(message)
         self.signal = signal
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        """So that it can be sent to another rank: it would be made anew of its message alone."""
+        return type(self), (str(self), self.signal)
+
 
 _DISK_ERRORS = (
     errno.ENOSPC,

@@ -12,7 +12,7 @@ from hydra import compose
 from rich.console import Console
 
 from mohge.apps.folders import sole_user
-from mohge.apps.resume import continued_config, in_folder, override_key
+from mohge.apps.resume import continued_config, in_folder, override_key, with_changes
 from mohge.config.load import as_dict, typed
 from mohge.config.matching import matched
 from mohge.config.paths import absolute_paths
@@ -40,22 +40,29 @@ def train_arms(config: TrainConfig, overrides: list[str], folder: Path, train: T
     comparison = config.comparison
     assert comparison is not None
     parent = RunFolder(folder)
-    compose_arm = _continued_arm if config.resume is not None else _new_arm
-    arms = {name: compose_arm(config, overrides, name, folder) for name in comparison.arms}
+    if config.resume is None:
+        changes: list[str] = []
+        arms = {name: _new_arm(config, overrides, name, folder) for name in comparison.arms}
+    else:
+        changes = _changes(parent, overrides)
+        arms = {name: _continued_arm(config, changes, name, folder) for name in comparison.arms}
     for arm in arms.values():
         check_data(arm.data)
         check_router(arm.router)
+    parent.write_config(as_dict(config))
     if config.resume is None:
-        parent.write_config(as_dict(config))
         parent.write_json("overrides.json", overrides)
+    else:
+        parent.add_resume({"overrides": overrides})
     parent.update_status(state="running", arms=list(arms))
     console = Console(soft_wrap=True, highlight=False)
     tokens = 0
     for name, arm in arms.items():
-        state = RunFolder(folder / name).read_status().get("state")
-        if state == "finished" and not _changes(overrides):
+        status = RunFolder(folder / name).read_status()
+        ended = status.get("step") == arm.steps or (status.get("stopped_early") and not changes)
+        if status.get("state") == "finished" and ended:
             console.print(f"{name}: finished before")
-            tokens = RunFolder(folder / name).read_status()["tokens"]
+            tokens = status["tokens"]
             continue
         console.rule(name, align="left")
         with _told_of_the_whole(parent), sole_user(folder / name):
@@ -98,13 +105,13 @@ def _new_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path)
     return in_folder(arm, folder / name)
 
 
-def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder: Path) -> TrainConfig:
+def _continued_arm(config: TrainConfig, changes: list[str], name: str, folder: Path) -> TrainConfig:
     """An arm that was begun, from its own folder; one that was not, from the comparison's command line."""
     stored = RunFolder(folder / name)
     if stored.exists:
-        return continued_config(dataclasses.replace(config, resume=str(stored.path)), overrides)
-    begun_with = RunFolder(folder).read_overrides()
-    arm = _new_arm(config, [*begun_with, *_changes(overrides)], name, folder)
+        return continued_config(dataclasses.replace(config, resume=str(stored.path)), changes)
+    arm = _new_arm(config, RunFolder(folder).read_overrides(), name, folder)
+    arm = with_changes(as_dict(arm), as_dict(config), changes)
     # The command line's relative paths began where the comparison was started, not where it continues.
     places = {key: getattr(config.data, key) for key in ("path", "tokenizer", "cache_dir")}
     logger = dataclasses.replace(arm.logger, tracking_uri=config.logger.tracking_uri)
@@ -114,6 +121,7 @@ def _continued_arm(config: TrainConfig, overrides: list[str], name: str, folder:
     return in_folder(arm, folder / name)
 
 
-def _changes(overrides: list[str]) -> list[str]:
-    """What the command line of a continued comparison sets beside `resume`."""
-    return [item for item in overrides if override_key(item) != "resume"]
+def _changes(parent: RunFolder, overrides: list[str]) -> list[str]:
+    """What this command line and those that continued the comparison before have set beside `resume`."""
+    given = [item for past in parent.read_resumes() for item in past["overrides"]] + overrides
+    return [item for item in given if override_key(item) != "resume"]

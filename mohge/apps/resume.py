@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mohge.config.load import as_dict, typed
 from mohge.config.schema import TrainConfig
@@ -53,8 +54,21 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     folder = Path(config.resume).expanduser()
     if (folder / SWEEP).is_file():
         raise UserError(f"resume={folder} is a sweep: the command of mohge-sweep that made it continues it")
-    stored = RunFolder(folder).read_config()
-    wanted = as_dict(config)
+    changed = with_changes(RunFolder(folder).read_config(), as_dict(config), overrides)
+    return in_folder(dataclasses.replace(changed, resume=str(folder)), folder)
+
+
+def with_changes(stored: dict[str, Any], wanted: dict[str, Any], overrides: list[str]) -> TrainConfig:
+    """A stored configuration with the keys that overrides name; its `resume` is unset.
+
+    Args:
+        stored: plain; it is changed too.
+        wanted: plain; supplies the values of these keys.
+        overrides: of the command line.
+
+    Raises:
+        UserError: an override would make it another run.
+    """
     for override in overrides:
         key = override_key(override)
         if key == "resume":
@@ -80,7 +94,7 @@ def continued_config(config: TrainConfig, overrides: list[str]) -> TrainConfig:
         if key in _LENGTHS:
             stored["trainer"].update({other.partition(".")[2]: None for other in _LENGTHS - {key}})
     stored["resume"] = None  # so that its mesh is checked: that of a command line that continues a run is not
-    return in_folder(dataclasses.replace(typed(TrainConfig, stored), resume=str(folder)), folder)
+    return typed(TrainConfig, stored)
 
 
 def in_folder(config: TrainConfig, folder: Path) -> TrainConfig:

@@ -67,14 +67,17 @@ def train_one(config: TrainConfig, overrides: list[str]) -> dict[str, Any]:
     assert config.paths.run_dir is not None
     run, ranks = RunFolder(config.paths.run_dir), mesh_sizes(config).world
     if ranks > 1 and found_rank() is None:
+        before = run.read_status() if run.exists else None
         try:
             launch("mohge.training.launched:train_rank", (config, overrides), ranks)
         except BaseException as error:
-            # The rank that writes may have been the one that died, or was killed before it could.
-            if run.exists and isinstance(error, Interrupted):
-                run.update_status(state="interrupted")
-            elif run.exists:
-                run.update_status(state="failed", error=first_line(error))
+            # The rank that writes may have been the one that died, or was killed before it could. A run that
+            # it has not begun to continue stays as it was.
+            if run.exists and run.read_status() != before:
+                if isinstance(error, Interrupted):
+                    run.update_status(state="interrupted")
+                else:
+                    run.update_status(state="failed", error=first_line(error))
             if isinstance(error, LostRankError):
                 raise RunError(f"{error}; continue with mohge-train resume={run.path}") from error
             raise

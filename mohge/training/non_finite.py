@@ -19,13 +19,14 @@ def non_finite(
         value: of it.
         place: steps done, and micro-batches of the step under way done.
         config: of the run.
-        run: its folder, whose newest intact checkpoint is named.
+        run: its folder, whose newest whole checkpoint is named.
     """
     steps, micro_batches = place
     sequences = config.data.batch_sequences
     first = (steps * config.trainer.accumulate + micro_batches) * sequences
-    intact = (path for path in reversed(list_checkpoints(run.checkpoints_dir)) if not find_damage(path))
-    saved = next(intact, None)
+    # Without checksums: other ranks wait meanwhile, and would take this one to hang.
+    newest_first = reversed(list_checkpoints(run.checkpoints_dir))
+    saved = next((path for path in newest_first if not find_damage(path, checksums=False)), None)
     last = f"the last good checkpoint is {saved}" if saved else "there is no checkpoint yet"
     return NonFiniteError(
         f"{what} became {value} in step {steps + 1} (micro-batch {first // sequences + 1}, training "

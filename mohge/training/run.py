@@ -6,9 +6,10 @@ import contextlib
 import logging
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -106,7 +107,8 @@ def train(
         wait_at_most(config.parallel.timeout)
         max_steps = config.steps
         module = LanguageModule(config, run, max_steps, mesh, checkpoint)
-        plugins: list[Any] = [VerifiedCheckpointIO()]
+        # Told in any case: in the shell of a SLURM job Lightning would take one process for one of several.
+        plugins: list[Any] = [VerifiedCheckpointIO(), RankEnvironment(rank)]
         trainer = pl.Trainer(
             accelerator=device.type,  # Lightning's own `auto` would take Apple's, which has no float64
             strategy="auto" if mesh is None else MeshStrategy(mesh),
@@ -121,13 +123,14 @@ def train(
             num_sanity_val_steps=0,
             logger=loggers,
             callbacks=[*watching, *([RecordWriter()] if rank.is_first else []), Checkpoints()],
-            plugins=plugins if mesh is None else [*plugins, RankEnvironment(rank)],
+            plugins=plugins,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=run.path,
         )
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with _interrupted_by_ctrl_c():
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         barrier()  # a rank that hangs at the end is missed by the others
         _drain(loggers)  # after it: nobody waits for this rank any more
     except (Interrupted, KeyboardInterrupt):
@@ -153,6 +156,26 @@ def train(
         raise
     note(state="finished")
     return run.read_status()
+
+
+@contextlib.contextmanager
+def _interrupted_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C before and after the steps, in which the state is saved, ends the run as interrupted.
+
+    Of a KeyboardInterrupt Lightning would make exit status 1, and be deaf to the next one.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else a rank's, which does so
+    if ours:
+        signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("interrupted outside of training steps: what was saved stays", number)
 
 
 @runtime_checkable

@@ -143,6 +143,20 @@ class RunFolder:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         write_text_atomically(path, before + json.dumps(facts) + "\n")
 
+    def read_resumes(self) -> list[dict[str, Any]]:
+        """What `add_resume` has kept.
+
+        Raises:
+            UserError: resumes.jsonl is damaged.
+        """
+        path = self.path / "resumes.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: delete it, and the run continues as it began") from error
+
     def read_overrides(self) -> list[str]:
         """The overrides that the run was started with.
 

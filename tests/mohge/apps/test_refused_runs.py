@@ -117,13 +117,14 @@ def test_a_damaged_store_is_named_with_its_remedy(folder, name, damage, reason):
     assert run_forked("mohge-train", [*RUN, "trainer.max_steps=1"], folder).status == 0
 
 
-def test_a_run_that_left_no_intact_checkpoint_is_not_continued(folder):
+@pytest.mark.parametrize("ranks", [[], ["parallel=ep", "trainer.devices=2"]], ids=["one rank", "two ranks"])
+def test_a_run_that_left_no_intact_checkpoint_is_not_continued(folder, ranks):
     assert run_forked("mohge-train", [*RUN, "paths.run_dir=run"], folder).status == 0
     saved = sorted((folder / "run" / "checkpoints").iterdir())
     for path in saved:
         (path / "state.ckpt").write_bytes(b"nonsense")
     before = contents(folder)
-    finished = run_forked("mohge-train", ["resume=run"], folder)
+    finished = run_forked("mohge-train", ["resume=run", *ranks], folder)
     assert_refused(
         finished,
         [*(f"{path.name} is damaged" for path in saved), "no intact one is left: start the run anew"],

@@ -98,7 +98,7 @@ def test_shellcheck_accepts_it():
 def test_its_overrides_compose_on_every_rank_that_it_asks_for(place, monkeypatch, more):
     assert start(place, *more).wait() == 0
     options, overrides = calls(place)[:2], calls(place)[3:]
-    assert options == ["--wait=60", "--cpus-per-task=8"]
+    assert options == ["--wait=300", "--cpus-per-task=8"]
     assert calls(place)[2] == "mohge-train"
     assert overrides[-len(more) :] == more if more else overrides
     nodes, local = int(requested()["nodes"]), int(requested()["ntasks-per-node"])

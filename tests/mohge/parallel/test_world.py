@@ -18,6 +18,7 @@ def test_ranks_tell_each_other(tmp_path):
         assert rank["calls"] == ([0] if index == 0 else []), "the others do not do it"
         assert rank["refused"] == "UserError: the disk is full: free space"
         assert "a reason" in rank["failed"]
+        assert (rank["left"], rank["left by"]) == ("Interrupted: SIGINT received", 2)
         assert rank["sum"] == [3, 30]
         assert rank["maximum"] == 7
         assert rank["gathered"] == [0, 2, 4]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mohge.errors import UserError
+from mohge.errors import Interrupted, UserError
 from mohge.parallel.ranks import this_rank
 from mohge.parallel.world import (
     add_over_ranks,
@@ -43,12 +43,16 @@ def meet(folder: Path) -> dict[str, Any]:
     def fail() -> None:
         raise NotPortableError("a reason", "of its own")
 
+    def leave() -> None:
+        raise Interrupted("SIGINT received", 2)
+
     result: dict[str, Any] = {"first": first(tell), "calls": calls}
-    for name, action in (("refused", refuse), ("failed", fail)):
+    for name, action in (("refused", refuse), ("failed", fail), ("left", leave)):
         try:
             first(action)
         except Exception as error:
             result[name] = f"{type(error).__name__}: {error}"
+            result[f"{name} by"] = getattr(error, "signal", None)
     tensor = torch.tensor([rank, 10 * rank])
     add_over_ranks(tensor)
     result |= {"sum": tensor.tolist(), "maximum": maximum_over_ranks(7 - rank), "gathered": gather(rank * 2)}
