@@ -12,12 +12,13 @@ from mohge.errors import UserError
 from mohge.sweep.cells import SWEEP
 from mohge.training.run_folder import RunFolder
 
-# What may differ in a continued run: how long, how often, how it is watched, where its data are kept and how
-# many processes read them. All else makes another run.
+# What may differ in a continued run: how long, how often, how it is watched and computed, where its data are
+# kept and how many processes read them. All else makes another run.
 _CHANGEABLE = (
     "callbacks",
     "data.cache_dir",
     "data.workers",
+    "experts.kernel",  # of another machine; sums are then rounded in another order
     "logger",
     "parallel",
     "paths.cache_dir",

@@ -199,6 +199,9 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "dataclass_type": "a group of keys",
     "dataclass_exact_type": "a group of keys",
+    "too_long": "a list of at most {max_length} values",
+    "too_short": "a list of at least {min_length} values",
+    "string_too_short": "text of at least {min_length} characters",
 }
 
 
@@ -217,8 +220,10 @@ def _explain_validation(error: ValidationError, schema: type) -> str:
             name += f".{inner}"
         sentence = f"{_GRID}{name} cannot be set by itself: write '+sweep.grid={{{name}:[VALUE,…]}}'"
     elif kind == "missing":
-        sentence = f"{key} has no value: give one with {key}=VALUE"
+        in_list = isinstance(first["loc"][-1], int)
+        sentence = f"{key} has no value: give {'a longer list' if in_list else f'one with {key}=VALUE'}"
     else:
         expected = _EXPECTED.get(kind) or first["msg"].removeprefix("Input should be ")
+        expected = expected.format(**first["ctx"]) if kind in _EXPECTED and "ctx" in first else expected
         sentence = f"{key}={first['input']!r} is not valid: it should be {expected}"
     return sentence + (f" (and {len(others)} more)" if others else "")

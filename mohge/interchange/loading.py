@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mohge.config.machines import for_any_machine
 from mohge.config.schema import (
     CallbacksConfig,
     DataConfig,
@@ -77,7 +78,8 @@ def _base(keys: Keys) -> TrainConfig:
     folder = keys.folder
     if (folder / FACTS).is_file():
         try:
-            return TypeAdapter(TrainConfig).validate_python(read_object(folder / FACTS).get("config"))
+            told = TypeAdapter(TrainConfig).validate_python(read_object(folder / FACTS).get("config"))
+            return for_any_machine(told)
         except ValidationError as error:
             raise UserError(
                 f"{folder / FACTS} is damaged or of another version ({first_line(error)}): delete it, and "

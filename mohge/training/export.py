@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mohge.config.machines import for_any_machine
 from mohge.config.schema import PathsConfig, TrainConfig
 from mohge.errors import UserError, first_line
 from mohge.files import atomic_folder, refuse_taken
@@ -153,7 +154,7 @@ def load_exported(folder: str | os.PathLike[str]) -> tuple[TrainConfig, Transfor
         raise UserError(f"{folder} holds no exported model ({reason}): make one with mohge-export") from error
     if found != FORMAT:
         raise UserError(f"{folder} is of format {found}, not {FORMAT}: export its checkpoint again")
-    config = _typed(plain, str(folder))
+    config = for_any_machine(_typed(plain, str(folder)))
     model = _without_weights(config, str(folder))
     try:
         weights = load_file(path / MODEL)
@@ -172,7 +173,7 @@ def _read(checkpoint: Path) -> tuple[TrainConfig, TransformerLM, dict[str, Tenso
     """Configuration, model on the meta device, weights in float32, and the rest of the checkpoint."""
     state = VerifiedCheckpointIO().load_checkpoint(checkpoint)
     source = f"checkpoint {checkpoint}"
-    config = _typed(state["mohge"]["config"], source)
+    config = for_any_machine(_typed(state["mohge"]["config"], source))
     model = _without_weights(config, source)
     weights = {name: tensor.float() for name, tensor in read_tensors(checkpoint, WEIGHTS).items()}
     _check_names(model, weights, source)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mohge.errors import UserError
 from mohge.moe.dispatch import ExpertRows, add_up, by_row
 from mohge.moe.native.build import library
 
@@ -36,11 +37,11 @@ def native(x_TD: Tensor, rows: ExpertRows, gate_up: Sequence[Tensor], down: Sequ
         y_TD in the dtype of x_TD.
 
     Raises:
-        ValueError: if it cannot be had here, or cannot compute this.
+        UserError: if it cannot be had here, or cannot compute this.
     """
     reason = why_not(x_TD.device.type, down[0].dtype, [x_TD.shape[1], *(group.shape[2] for group in down)])
     if reason:
-        raise ValueError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
+        raise UserError(f"experts.kernel=native: {reason}; use experts.kernel=auto")
     inputs = x_TD.float(), rows.weights_TK.float(), rows
     # An autograd function is told that parameters need gradients even where none are computed.
     y_TD: Tensor = (

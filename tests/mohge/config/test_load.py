@@ -81,6 +81,18 @@ def test_wrong_type_names_key_value_and_what_is_right():
         typed(TrainConfig, composed("model.d_model=wide"))
 
 
+@pytest.mark.parametrize(
+    ("betas", "sentence"),
+    [
+        ("[0.9,0.95,0.99]", "it should be a list of at most 2 values"),
+        ("[0.9]", r"optim\.betas\[1\] has no value: give a longer list"),
+    ],
+)
+def test_a_list_of_another_length_is_told(betas, sentence):
+    with pytest.raises(UserError, match=sentence):
+        typed(TrainConfig, composed(f"optim.betas={betas}"))
+
+
 def test_several_mistakes_are_counted():
     with pytest.raises(UserError, match=r"\(and 1 more\)$"):
         typed(TrainConfig, composed("model.d_model=wide", "optim.lr=-1"))

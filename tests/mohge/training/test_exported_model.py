@@ -68,6 +68,21 @@ def test_the_exported_model_computes_what_the_trained_one_does(tmp_path, name):
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_a_model_trained_by_the_kernel_of_one_machine_computes_on_any(tmp_path, monkeypatch):
+    config = config_of(*MOHGE, "model.d_model=32", "experts.widths=[16,32]")
+    checkpoint, model = saved(tmp_path, config)
+    export_checkpoint(checkpoint, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["config"]["experts"]["kernel"] = "native"
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    monkeypatch.setattr("mohge.moe.native.library", lambda: "there is no gcc")
+    found, loaded = load_exported(tmp_path / "model")
+    assert found.experts.kernel == "auto"
+    tokens = torch.randint(0, config.model.vocab_size, (3, 17), generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(loaded(tokens).logits_BSV, model(tokens).logits_BSV)
+
+
 def test_neither_folders_nor_addresses_are_published(tmp_path):
     secret = (
         *("logger=mlflow", "logger.tracking_uri=https://me:secret@host", f"paths.output_dir={tmp_path}/out"),
