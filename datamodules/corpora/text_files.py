@@ -192,12 +192,15 @@ def _parts(line: str, limit: int) -> Iterator[tuple[str, int]]:
     They are cut at blanks, if there are any. Some files, such as text8, are one line.
     """
     size = len(line.encode())
-    step = max(len(line) * limit // max(size, 1), 1)
+    if size <= limit:
+        yield line, size
+        return
+    step = max(len(line) * limit // size, 1)
     start = 0
     while start < len(line):
         end = start + step
-        if size > limit and end < len(line):
+        if end < len(line):
             end = line.rfind(" ", start, end) + 1 or end
-        part = line[start:end] if size > limit else line
+        part = line[start:end]
         yield part, len(part.encode())
-        start += len(part)
+        start = end

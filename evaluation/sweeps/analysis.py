@@ -71,7 +71,7 @@ def analyse(study: Study, asked: Mapping[str, Pairs] | None = None) -> Analysis:
         asked: pairs to compare beside those of the plan, by name. All tests are one family.
     """
     base = study.plan.baseline
-    noise = noise_of(study)
+    noise, begun = noise_of(study), begun_as(study)
     kinds: dict[str, Mapping[str, Pairs]] = {
         "arms": {arm: [(arm, base)] for arm in study.plan.arms if arm != base},
         "effects": study.plan.contrasts,
@@ -79,7 +79,7 @@ def analyse(study: Study, asked: Mapping[str, Pairs] | None = None) -> Analysis:
         "asked": asked or {},
     }
     kinds |= {_kind(family): _against_lowest(family) for family in study.families}
-    found = compare(study, kinds, noise)
+    found = compare(study, kinds, noise, begun)
     beside = {one.name: one for one in found["arms"]}
     return Analysis(
         name=study.plan.name,
@@ -91,7 +91,7 @@ def analyse(study: Study, asked: Mapping[str, Pairs] | None = None) -> Analysis:
         asked=found["asked"],
         noise=noise,
         power=power_of(beside.values(), noise),
-        begun_as=begun_as(study),
+        begun_as=begun,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.statistics.seeds import holm
-from evaluation.sweeps.beginnings import begun_as, share_noise
+from evaluation.sweeps.beginnings import share_noise
 from evaluation.sweeps.cells import DOMAIN, QUALITY
 from evaluation.sweeps.layout import Noise, Pooled, pooled
 from evaluation.sweeps.pairing import Estimate, Pairs, difference, same_training
@@ -68,7 +68,10 @@ class _Measured:
 
 
 def compare(
-    study: Study, kinds: Mapping[str, Mapping[str, Pairs]], noise: Noise | None
+    study: Study,
+    kinds: Mapping[str, Mapping[str, Pairs]],
+    noise: Noise | None,
+    begun: Mapping[str, str],
 ) -> dict[str, list[Comparison]]:
     """Comparisons of all kinds, which are one family of tests: Holm's correction is over them all.
 
@@ -79,6 +82,7 @@ def compare(
         study: the sweep.
         kinds: by kind and name, pairs of arms whose differences are averaged.
         noise: of the sweep.
+        begun: of `begun_as`.
     """
     found = {
         (kind, name): _measured(study, pairs, noise)
@@ -91,7 +95,6 @@ def compare(
     own = holm({one.test: one.p(one.quality) for one in found.values()})
     all_ = holm({one.test: one.p(one.pooled) for one in found.values()})
     number = sum(p is not None for p in own.values())
-    begun = begun_as(study)
 
     def comparison(kind: str, name: str, pairs: Pairs) -> Comparison:
         one = found[kind, name]
